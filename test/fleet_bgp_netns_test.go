@@ -17,7 +17,7 @@ type bgpSite struct {
 	client, router *harness.Host
 	lan            *harness.Network
 	remembers      bool // the router
-	nodes          [3]*fleetNode
+	nodes          [3]*hostNode
 }
 
 // startBGP starts a site with the files of docs/fleet.md. remember says whether the router remembers which node a
@@ -46,7 +46,7 @@ func startBGP(t *testing.T, remember bool) *bgpSite {
 	}
 	bird(t, s.router, put(t, map[string]string{"router": router}, "router"))
 	for i := range s.nodes {
-		n := &fleetNode{Host: harness.NewHost(t, fmt.Sprintf("node%d", i+1)), config: common[fleetConfig]}
+		n := &hostNode{Host: harness.NewHost(t, fmt.Sprintf("node%d", i+1)), config: common[fleetConfig]}
 		s.nodes[i] = n
 		address := fmt.Sprintf("10.0.0.%d", i+1)
 		s.lan.Join(t, n.Host, "eth0", address+"/24")

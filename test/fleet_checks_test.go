@@ -211,7 +211,7 @@ func TestFleetRoles(t *testing.T) {
 	for i, n := range fleet {
 		watching.Go(func() { n.onePrimary(ctx, t) })
 		url := fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable&connect_timeout=5", primary.User, n.Address(t, "main"))
-		watching.Go(func() { pauses[i] = longestPause(ctx, url) })
+		watching.Go(func() { pauses[i] = longestWritePause(ctx, url) })
 	}
 	began := time.Now()
 	primary.Signal(t, syscall.SIGKILL)
@@ -249,8 +249,8 @@ func (n *fleetNode) onePrimary(ctx context.Context, t *testing.T) {
 	}
 }
 
-// longestPause writes rows again and again, and returns the longest time without one.
-func longestPause(ctx context.Context, url string) (longest time.Duration) {
+// longestWritePause writes rows again and again, and returns the longest time without one.
+func longestWritePause(ctx context.Context, url string) (longest time.Duration) {
 	last := time.Now()
 	for ctx.Err() == nil {
 		if write(ctx, url) == nil {

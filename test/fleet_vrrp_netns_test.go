@@ -21,8 +21,8 @@ const (
 	fleetConfig   = "/etc/limeload/lb.toml"
 )
 
-// A fleetNode is a host with a balancer on it.
-type fleetNode struct {
+// A hostNode is a host with a balancer on it.
+type hostNode struct {
 	*harness.Host
 	config   string
 	balancer *harness.Balancer
@@ -30,7 +30,7 @@ type fleetNode struct {
 }
 
 // start starts the node's balancer.
-func (n *fleetNode) start(t *testing.T) {
+func (n *hostNode) start(t *testing.T) {
 	t.Helper()
 	n.balancer = harness.StartBalancerWith(t, harness.BalancerOptions{Config: n.config, On: n.Host, Killed: true})
 }
@@ -39,7 +39,7 @@ func (n *fleetNode) start(t *testing.T) {
 type vrrpSite struct {
 	router *harness.Host
 	lan    *harness.Network
-	nodes  [2]*fleetNode
+	nodes  [2]*hostNode
 }
 
 // startVRRP starts a site with the files of docs/fleet.md. handOn says whether the nodes hand on packets of each other's
@@ -55,7 +55,7 @@ func startVRRP(t *testing.T, handOn bool) *vrrpSite {
 	servers.Serve(t, "10.1.0.22:6379", whereabouts)
 	files, common := recipe(t, "VRRP with keepalived"), recipe(t, "Addresses")
 	for i := range s.nodes {
-		n := &fleetNode{Host: harness.NewHost(t, fmt.Sprintf("node%d", i+1)), config: common[fleetConfig]}
+		n := &hostNode{Host: harness.NewHost(t, fmt.Sprintf("node%d", i+1)), config: common[fleetConfig]}
 		s.nodes[i] = n
 		s.lan.Join(t, n.Host, "eth0", fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("2001:db8::%d/64", i+1))
 		n.IP(t, "link", "set", "eth0", "address", fmt.Sprintf("02:00:00:00:00:%02d", i+1))
@@ -76,7 +76,7 @@ func startVRRP(t *testing.T, handOn bool) *vrrpSite {
 }
 
 // keepalive starts keepalived on a node.
-func (s *vrrpSite) keepalive(t *testing.T, n *fleetNode, files map[string]string) {
+func (s *vrrpSite) keepalive(t *testing.T, n *hostNode, files map[string]string) {
 	t.Helper()
 	// In a user namespace without privileges there is no other user than root, and setgroups is not allowed: strace has
 	// keepalived believe that it worked. With -D the traced program keeps the pid.
@@ -172,7 +172,7 @@ func TestNetnsFleetVRRP(t *testing.T) {
 }
 
 // waitReady waits until keepalived has found a node ready again, so that it would take the address over.
-func (n *fleetNode) waitReady(t *testing.T) {
+func (n *hostNode) waitReady(t *testing.T) {
 	t.Helper()
 	harness.Eventually(t, n.Name+" is ready to take the address", func() error {
 		log := n.vrrp.Stdout() + n.vrrp.Stderr()

@@ -23,10 +23,10 @@ const (
 func fleetCommand() *cli.Command {
 	list := fleetListCommand()
 	list.Name = "fleet"
-	list.Usage = "list the nodes of the fleet, or compare what they choose"
+	list.Usage = "list the nodes of the fleet and what they share, or compare what they choose"
 	list.Description = `Without a further command it lists the nodes. The daemon answers with what it knows, and asks nobody: without
 a connection to etcd, with what it knew last. Nodes that have gone are listed for an hour.`
-	list.Subcommands = []*cli.Command{fleetListCommand(), fleetVerifyCommand()}
+	list.Subcommands = []*cli.Command{fleetListCommand(), fleetVerifyCommand(), fleetChangesCommand()}
 	return list
 }
 
@@ -74,8 +74,11 @@ func fleetText(f *admin.FleetSummary) string {
 		nodes += fmt.Sprintf(", %d ready", f.Ready)
 	}
 	notes := []string{fmt.Sprintf("%s, node %s: %s", f.Name, f.Node, nodes)}
-	if !f.Connected {
+	switch {
+	case !f.Connected:
 		notes = append(notes, strings.TrimSuffix("no connection to etcd: "+f.Error, ": "))
+	case f.Error != "":
+		notes = append(notes, "etcd refuses what this node writes: "+f.Error)
 	}
 	if f.OtherConfig {
 		notes = append(notes, "most nodes run another configuration")
@@ -91,6 +94,8 @@ func linkText(l *admin.FleetLink, endpoints []string) string {
 	switch {
 	case l.Since == nil:
 		return "not connected yet to " + strings.Join(endpoints, ", ")
+	case l.Connected && l.Error != "":
+		return fmt.Sprintf("connected to %s for %s, which refuses what this node writes: %s", l.Endpoint, ago(*l.Since), l.Error)
 	case l.Connected:
 		return fmt.Sprintf("connected to %s for %s", l.Endpoint, ago(*l.Since))
 	}

@@ -99,7 +99,7 @@ type FleetSummary struct {
 	Name        string `json:"name"`
 	Node        string `json:"node"`
 	Connected   bool   `json:"connected"`    // to etcd
-	Error       string `json:"error"`        // why it is not; "" if it is
+	Error       string `json:"error"`        // why it is not, or why etcd refuses what it writes; "" if neither
 	Nodes       int    `json:"nodes"`        // that have not gone, this one included
 	Ready       int    `json:"ready"`        // those of them that are ready
 	OtherConfig bool   `json:"other_config"` // whether most nodes run another configuration than this one
@@ -235,7 +235,7 @@ type Backend struct {
 
 // LastCheck is the result of a backend's last health check.
 type LastCheck struct {
-	At      *time.Time `json:"at,omitempty"` // nil before the first one
+	At      *time.Time `json:"at,omitempty"` // nil before the first one, and if other nodes check
 	Took    float64    `json:"took_seconds"`
 	Detail  string     `json:"detail"`
 	Next    *time.Time `json:"next,omitempty"`
@@ -243,6 +243,8 @@ type LastCheck struct {
 
 	Role string   `json:"role,omitempty"`        // primary or replica; "" if the check finds no role
 	Lag  *float64 `json:"lag_seconds,omitempty"` // of a replica behind its primary; nil if it is not known
+
+	Nodes []string `json:"nodes,omitempty"` // of the fleet, whose check it is; nil if it is this node's
 }
 
 // NewBackend is a backend to be added. Fields that are left out have the defaults of the configuration.

@@ -185,8 +185,9 @@ func (f *fake) AddBackend(poolName string, n NewBackend) (Backend, error) {
 	if n.Weight != nil {
 		b.Weight = *n.Weight
 	}
-	f.backends = append(f.backends, b)
+	f.backends = append(f.backends, b) // without Sharing
 	f.changed("add %s/%s", poolName, n.Name)
+	b.Sharing = f.shared(Origin{By: n.By, Local: n.Local})
 	return b, nil
 }
 
@@ -243,11 +244,6 @@ func (f *fake) shared(from Origin) *Sharing {
 }
 
 func (f *fake) FleetChanges() ([]FleetChange, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.hasFleet {
-		return nil, ErrNoFleet
-	}
 	return []FleetChange{{At: fakeTime(), Node: "n1", By: "root", Pool: "redis", Backend: "b1", What: "weight", Value: "3",
 		InForce: true}}, nil
 }

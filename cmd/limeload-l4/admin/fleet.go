@@ -22,7 +22,7 @@ type FleetLink struct {
 	Connected bool       `json:"connected"`
 	Endpoint  string     `json:"endpoint"`        // that answers, or was tried last; "" before the first attempt
 	Since     *time.Time `json:"since,omitempty"` // of Connected; nil before the first attempt
-	Error     string     `json:"error"`           // why there is no connection; "" if there is one
+	Error     string     `json:"error"`           // why there is no connection, or why etcd refuses what the node writes; "" if neither
 }
 
 // FleetNode is one node of a fleet, as it describes itself.

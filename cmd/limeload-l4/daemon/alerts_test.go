@@ -65,13 +65,14 @@ type phase struct {
 	events  []event
 }
 
-// An event changes one backend. Empty fields change nothing.
+// An event changes one backend, or the node. Empty fields change nothing.
 type event struct {
 	backend  string
 	verdict  string
 	mode     string
 	breaks   bool // its breaker opens
 	sessions int  // that it has from then on
+	alone    bool // the node reaches none of its backends, from then on
 }
 
 // verdictsByName are the verdicts by their names.
@@ -111,6 +112,12 @@ health = { type = "redis", role = "replica", fallback = "primary" }
 backends = [{ address = "10.0.0.1:1", name = "b1" }, { address = "10.0.0.2:1", name = "b2" }, { address = "10.0.0.3:1", name = "b3" }]
 health = { type = "tcp" }
 `
+	ofFleet = `
+[fleet]
+name = "edge"
+node = "a"
+endpoints = ["http://127.0.0.1:1"]
+` + plain
 	tiers = `
 [pool.db]
 backends = [{ address = "10.0.0.1:1", name = "b1" }, { address = "10.0.0.2:1", name = "b2", tier = 1 }, { address = "10.0.0.3:1", name = "b3", tier = 1 }]
@@ -178,6 +185,9 @@ func setups() []setup {
 			[]string{"LimeloadBreakerOpen db b1"}},
 		{"a breaker of a drained backend", plain, []phase{{5, well},
 			{20, []event{{backend: "b1", breaks: true, mode: "drain"}}}}, nil},
+		{"a node of a fleet without etcd", ofFleet, []phase{{20, well}}, []string{"LimeloadFleetDisconnected"}},
+		{"a node that reaches nobody", ofFleet, []phase{{20, append(well[:3:3], event{alone: true})}},
+			[]string{"LimeloadFleetDisconnected", "LimeloadFleetNodeAlone"}},
 		{"checks that flap", plain, flaps(), []string{"LimeloadBackendFlapping db b1"}},
 	}
 }
@@ -204,6 +214,10 @@ func (s *setup) history(t *testing.T) (values map[string][]string, minutes int) 
 	values = make(map[string][]string)
 	for _, f := range s.phases {
 		for _, e := range f.events {
+			if e.alone {
+				d.fleet.members.setAlone("test")
+				continue
+			}
 			e.happen(t, d.pools["db"].pool)
 		}
 		now := numbersOf(scrape(t, d.metrics, textForm))
@@ -320,8 +334,11 @@ func TestAlertsOfSetups(t *testing.T) {
 			"    eval_time: %dm\n    exp_samples:\n", minutes, minutes-1)
 		for _, alert := range s.alerts {
 			words := append(strings.Fields(alert), "")
-			labels := fmt.Sprintf("alertname=%q,pool=%q", words[0], words[1])
-			if words[2] != "" {
+			labels := fmt.Sprintf("alertname=%q", words[0])
+			if words[1] != "" {
+				labels += fmt.Sprintf(",pool=%q", words[1])
+			}
+			if len(words) > 2 && words[2] != "" {
 				labels += fmt.Sprintf(",backend=%q", words[2])
 			}
 			fmt.Fprintf(&text, "    - {labels: %q, value: 1}\n", "{"+labels+"}")

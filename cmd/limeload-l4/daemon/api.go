@@ -214,8 +214,27 @@ func (d *Daemon) checkedBackend(
 	}
 	if checked {
 		a.Reason, a.Check = reasonOf(b, t.Last), lastCheck(t)
+	} else {
+		a.Check = d.heardCheck(pool, b.ID)
 	}
 	return a
+}
+
+// heardCheck returns what other nodes of the fleet have found about a backend; nil if they do not check it for this one.
+func (d *Daemon) heardCheck(pool, backend string) *admin.LastCheck {
+	s, err := d.served(pool)
+	if err != nil {
+		return nil // a reload has just removed it
+	}
+	k, _ := s.works()
+	if k == nil {
+		return nil
+	}
+	f, by, is := k.heard(backend)
+	if !is {
+		return nil
+	}
+	return &admin.LastCheck{Detail: f.Reason, Role: f.Role, Nodes: by}
 }
 
 // lastCheck converts the stats of a target for the API.

@@ -29,7 +29,9 @@ func (m *membership) saved() *savedFleet {
 	p := m.changes
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return &savedFleet{Name: m.conf.Name, Prefix: m.conf.Prefix, Records: m.fleet.Saved(), Local: maps.Clone(p.local)}
+	records := m.fleet.Saved()
+	delete(records, fleet.Tickets) // secrets, which are on no disk of a node
+	return &savedFleet{Name: m.conf.Name, Prefix: m.conf.Prefix, Records: records, Local: maps.Clone(p.local)}
 }
 
 // ownPart returns the part of a run-time change that the fleet does not share; false if there is none.

@@ -236,7 +236,7 @@ func (p *sharedChecks) saySeatLocked() {
 	p.seated++
 	key := fleet.Checks + fleet.Key(p.node())
 	text, err := json.Marshal(seat{p.sums})
-	if err != nil || len(text) > maxFindingsBytes || p.leaving || p.self.isAlone() {
+	if err != nil || len(text) > fleet.MaxValueBytes || p.leaving || p.self.isAlone() {
 		p.membership.fleet.Unsay(key)
 		return
 	}
@@ -300,7 +300,7 @@ func (p *sharedChecks) linked() bool {
 // say says what this node has found about a duty. It reports false if that is too much.
 func (p *sharedChecks) say(d dutyKey, r report) bool {
 	text, err := json.Marshal(r)
-	if err != nil || len(text) > maxFindingsBytes {
+	if err != nil || len(text) > fleet.MaxValueBytes {
 		return false
 	}
 	p.membership.fleet.Say(d.key(p.node()), text)

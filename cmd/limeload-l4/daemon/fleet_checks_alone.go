@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/limeload/limeload-l4/healthcheck"
@@ -185,6 +186,9 @@ func (p *sharedChecks) view(now time.Time, linked bool) bool {
 		p.saySeatLocked()
 	}
 	p.mu.Unlock()
+	if alone != isAlone {
+		p.membership.members.setAlone(reason)
+	}
 	log := p.membership.daemon.log
 	switch {
 	case isAlone && !alone:
@@ -202,8 +206,9 @@ func (p *sharedChecks) view(now time.Time, linked bool) bool {
 			room -= k.sample(room, hosts)
 		}
 	case doubted && !doubts:
+		back := slices.ContainsFunc(pools, (*checkedPool).reachesAgain)
 		for _, k := range pools {
-			k.endSample()
+			k.endDoubt(back)
 		}
 	}
 	return doubts != doubted || alone != isAlone
@@ -278,7 +283,7 @@ func (k *checkedPool) viewHosts(hosts map[host]*hostView) time.Duration {
 			hosts[at.host()] = h
 		}
 		h.checked = true
-		if t.Last.Outcome != healthcheck.Failed && t.Last.Outcome != healthcheck.TimedOut {
+		if answers(t.Last) {
 			h.reached = true
 			continue
 		}
@@ -334,14 +339,43 @@ func (k *checkedPool) sample(room int, hosts map[host]*hostView) (n int) {
 	return n
 }
 
-// endSample ends that.
-func (k *checkedPool) endSample() {
+// reachesAgain reports whether this node reaches a backend that it did not reach when it began to doubt.
+func (k *checkedPool) reachesAgain() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.share == nil {
+		return false
+	}
+	for id := range k.targets {
+		t, known := k.scheduler.Target(targetID(k.pool.Name(), id))
+		if d := k.share.duties[k.share.dutyOf(id)]; known && d != nil && !d.sampled && answers(t.Last) {
+			return true
+		}
+	}
+	return false
+}
+
+// endDoubt has this node believe itself again. If it was cut off, what it has found meanwhile is of no use, and it
+// begins anew.
+func (k *checkedPool) endDoubt(wasCutOff bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.share == nil {
 		return
 	}
-	for _, d := range k.share.duties {
+	for id, d := range k.share.duties {
 		d.sampled = false
+		if wasCutOff && d.looks {
+			for _, backend := range k.share.members(id) {
+				k.removeLocked(backend)
+			}
+			clear(d.own)
+		}
 	}
+}
+
+// answers reports whether a check that has ended got an answer, even if that was not the right one.
+func answers(last healthcheck.Ended) bool {
+	return !last.At.IsZero() && last.Outcome != healthcheck.FoundNothingOut && last.Outcome != healthcheck.Failed &&
+		last.Outcome != healthcheck.TimedOut
 }

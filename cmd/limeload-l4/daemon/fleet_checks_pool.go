@@ -40,6 +40,9 @@ type duty struct {
 	sampled     bool      // this node checks the backends to learn whether it is cut off
 	short       time.Time // since when too few others say anything; zero: enough
 
+	others findings // what other nodes have found, if that counts here; nil if it does not
+	by     []string // these nodes
+
 	before  findings  // the verdicts before the last changes that followed one another closely
 	changed time.Time // the last of them
 }
@@ -213,12 +216,14 @@ func (k *checkedPool) reviewDutyLocked(id string, d *duty, now time.Time) []pool
 		h.patience = 0 // it was patient already
 	}
 	r := h.rule()
+	d.others, d.by = nil, nil
 	verdicts := findings(nil)
 	switch r.by {
 	case byOwn:
 		verdicts = h.own
 	case byOthers:
 		verdicts = h.agreed()
+		d.others, d.by = verdicts, by
 		d.unconfirmed = d.unconfirmed || !h.judge && h.own == nil && h.worsens(verdicts)
 	}
 	judgements := k.judgementsLocked(d, h.present, verdicts, r.by == byOthers, by, now)
@@ -368,14 +373,17 @@ func checkedBy(nodes []string) string {
 
 // lookLocked begins or ends this node's own checks of a duty.
 func (k *checkedPool) lookLocked(id string, d *duty, members []string, looks bool) {
+	fresh := false
 	for _, backend := range members {
 		if looks {
+			_, checked := k.targets[backend]
+			fresh = fresh || !checked
 			k.checkLocked(backend, k.share.places[backend], healthcheck.Unknown)
 		} else {
 			k.removeLocked(backend)
 		}
 	}
-	if looks && !d.looks && k.fence != nil {
+	if fresh && k.fence != nil {
 		if primary := k.share.primary; primary != "" && k.fence.Primary() == "" {
 			k.fence.Remember(k.target(primary))
 		}
@@ -403,9 +411,6 @@ func (k *checkedPool) sayLocked(id string, d *duty, own findings) {
 		if t, known := k.scheduler.Target(targetID(k.pool.Name(), backend)); known {
 			if t.Last.Role != healthcheck.RoleUnknown {
 				f.Role = t.Last.Role.String()
-			}
-			if t.Last.KnowsLag {
-				f.Lag = new(t.Last.Lag.Seconds())
 			}
 		}
 		all[backend] = f
@@ -508,4 +513,19 @@ func (k *checkedPool) restartLocked(shared *sharedChecks) {
 	if k.joinLocked(shared); k.share != nil {
 		k.share.primary = primary
 	}
+}
+
+// heard returns what other nodes have found about a backend and which nodes, if that counts here.
+func (k *checkedPool) heard(backend string) (f finding, by []string, is bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.share == nil {
+		return f, nil, false
+	}
+	d := k.share.duties[k.share.dutyOf(backend)]
+	if d == nil || d.others == nil {
+		return f, nil, false
+	}
+	f, is = d.others[backend]
+	return f, d.by, is
 }

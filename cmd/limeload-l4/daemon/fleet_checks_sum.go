@@ -38,11 +38,11 @@ func shareable(p *conf.Pool, proxy int) sharing {
 	}
 }
 
-// sumOf returns a short sum of values.
+// sumOf returns a short sum of values: a seat has one for each pool.
 func sumOf(values ...any) string {
 	text, err := json.Marshal(values)
 	if err != nil {
 		panic("a check's configuration is no JSON: " + err.Error())
 	}
-	return fmt.Sprintf("%.12x", sha256.Sum256(text))
+	return fmt.Sprintf("%.8x", sha256.Sum256(text))
 }

@@ -7,13 +7,11 @@ import (
 	"unicode/utf8"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
+	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/pool"
 )
 
 const (
-	// maxFindingsBytes bounds what a node says in one key, and what is read of one: a cluster of a thousand backends
-	// needs half of it, and etcd takes 1.5 MiB.
-	maxFindingsBytes = 1 << 20
 	// maxReason bounds a reason from another node, which ends up in logs and tables.
 	maxReason = 200
 	// maxNodeName is the longest name that the configuration allows for a node.
@@ -35,11 +33,10 @@ type report struct {
 
 // A finding is what a node's checks have found about one backend.
 type finding struct {
-	Address string   `json:"address"` // that was checked, see place.text
-	Verdict string   `json:"verdict"`
-	Reason  string   `json:"reason,omitempty"`
-	Role    string   `json:"role,omitempty"`        // at this verdict
-	Lag     *float64 `json:"lag_seconds,omitempty"` // at this verdict
+	Address string `json:"address"` // that was checked, see place.text
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason,omitempty"`
+	Role    string `json:"role,omitempty"` // primary or replica; "" if there are none, or others
 }
 
 // findings are by the id of the backend. They are not changed after they were made.
@@ -122,7 +119,7 @@ func parseCheckKey(key string) (d dutyKey, node string, is bool) {
 // parseSeat parses what a node says of itself; nil if it is none.
 func parseSeat(value []byte) *seat {
 	var s seat
-	if len(value) > maxFindingsBytes || json.Unmarshal(value, &s) != nil || s.Pools == nil {
+	if len(value) > fleet.MaxValueBytes || json.Unmarshal(value, &s) != nil || s.Pools == nil {
 		return nil
 	}
 	return &s
@@ -131,14 +128,16 @@ func parseSeat(value []byte) *seat {
 // parseReport parses what a node says about a duty; nil if it is of no use, or of another version.
 func parseReport(d dutyKey, value []byte) *report {
 	var r report
-	if len(value) > maxFindingsBytes || json.Unmarshal(value, &r) != nil || len(r.Backends) == 0 {
+	if len(value) > fleet.MaxValueBytes || json.Unmarshal(value, &r) != nil || len(r.Backends) == 0 {
 		return nil
 	}
 	for id, f := range r.Backends {
 		if _, is := verdictOfWord(f.Verdict); !is || d.backend != "" && id != d.backend {
 			return nil
 		}
-		f.Reason, f.Role = printable(f.Reason, maxReason), printable(f.Role, maxReason)
+		if f.Reason = printable(f.Reason, maxReason); checkRole(f.Role) == healthcheck.RoleUnknown {
+			f.Role = ""
+		}
 		r.Backends[id] = f
 	}
 	return &r

@@ -25,7 +25,7 @@ const (
 	goneFor = time.Hour
 	// maxGone bounds how many are.
 	maxGone = 100
-	// maxNodeText bounds each text that another node says of itself, in bytes.
+	// maxNodeText bounds each text that a node says, in bytes. Package fleet allows a little more.
 	maxNodeText = 200
 )
 
@@ -230,7 +230,7 @@ func (p *members) greet(now time.Time) {
 	}
 	is := make(map[string]fleet.Node)
 	for _, n := range p.membership.fleet.Nodes() {
-		if n.Name != p.membership.fleet.Node() && len(n.Name) <= maxNodeText {
+		if n.Name != p.membership.fleet.Node() {
 			is[n.Name] = readable(n)
 		}
 	}
@@ -340,16 +340,12 @@ func wanted(nodes []fleet.Node) (sum string) {
 // isThere reports whether a node has not gone.
 func isThere(n fleet.Node) bool { return n.State != nodeLeft && n.State != nodeGone }
 
-// readable returns what another node says of itself with bounded texts and possible figures.
+// readable returns what another node says of itself, with a state that this version knows. Package fleet has checked
+// the rest.
 func readable(n fleet.Node) fleet.Node {
-	for _, text := range []*string{&n.Instance, &n.Host, &n.Version, &n.Config, &n.State, &n.Reason, &n.Alone} {
-		*text = clipText(*text)
-	}
 	if !slices.Contains([]string{starting.String(), serving.String(), handingOver.String(), draining.String()}, n.State) {
 		n.State = nodeUnknown
 	}
-	n.Sessions, n.Flows = max(n.Sessions, 0), max(n.Flows, 0)
-	n.Rate = min(max(n.Rate, 0), math.MaxInt32)
 	return n
 }
 

@@ -188,8 +188,8 @@ func (d *division) look(nodes []fleet.Node, now time.Time) {
 	}
 }
 
-// target returns the share that fits what the nodes say, and the names of those that count: all that are ready, and this
-// one.
+// target returns the share that fits what the nodes say, and the names of those that count: all that are ready, and
+// this one.
 func (d *division) target(nodes []fleet.Node) (share float64, names string) {
 	counted := []string{d.self}
 	var own, all float64

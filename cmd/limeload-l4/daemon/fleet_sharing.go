@@ -21,6 +21,7 @@ type giving struct {
 	changes *sharedChanges // nil without a fleet
 	from    admin.Origin
 	given   map[string]changeID // by key
+	refused error               // why the fleet takes none, nil unless it is so
 }
 
 // give begins to give changes to the fleet. It does nothing without one.
@@ -87,7 +88,19 @@ func (g *giving) setting(key string, r fleet.Record, v sharedValue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.taken[key]
-	if g.from.Local {
+	if !r.Undone {
+		value, err := json.Marshal(v)
+		if err != nil {
+			panic("daemon: a run-time change is texts and numbers: " + err.Error())
+		}
+		r.Value = value
+	}
+	if !g.from.Local {
+		if err := p.membership.fleet.CanChange(key, r); err != nil {
+			g.refused = err
+		}
+	}
+	if g.from.Local || g.refused != nil {
 		p.local[key] = ""
 		if c != nil {
 			p.local[key] = c.id
@@ -97,13 +110,6 @@ func (g *giving) setting(key string, r fleet.Record, v sharedValue) {
 	delete(p.local, key)
 	if r.Undone && (c == nil || c.record.Undone) {
 		return // the fleet has no other value
-	}
-	if !r.Undone {
-		value, err := json.Marshal(v)
-		if err != nil {
-			panic("daemon: a run-time change is texts and numbers: " + err.Error())
-		}
-		r.Value = value
 	}
 	r = p.membership.fleet.Change(key, r)
 	c, err := parseChange(key, r)
@@ -132,6 +138,8 @@ func (g *giving) await() *admin.Sharing {
 		return nil
 	case g.from.Local:
 		return &admin.Sharing{Why: "it is for this node alone"}
+	case g.refused != nil:
+		return &admin.Sharing{Why: "it cannot be shared: " + g.refused.Error()}
 	}
 	f := g.changes.membership.fleet
 	ctx, cancel := context.WithTimeout(context.Background(), shareWait)

@@ -39,8 +39,8 @@ type savedTickets struct {
 	Keys    []ticketKey `json:"keys"`
 }
 
-// A ticketKey is a key of TLS session tickets that all nodes have. It makes tickets from the time From until that of the
-// next key.
+// A ticketKey is a key of TLS session tickets that all nodes have. It makes tickets from the time From until that of
+// the next key.
 type ticketKey struct {
 	Key  []byte    `json:"key"`
 	From time.Time `json:"from"`

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestTicketKeysOverTime follows the keys over two days in which somebody rotates them in time, and another day in which
-// nobody does: there is always a next key, all nodes read a ticket for 12 to 24 hours, and no key is used for longer.
+// TestTicketKeysOverTime follows the keys over two days in which somebody rotates them in time, and another day in
+// which nobody does: there is always a next key, all nodes read a ticket for 12 to 24 hours, and no key is used for longer.
 func TestTicketKeysOverTime(t *testing.T) {
 	begin := time.Now()
 	var keys ticketKeys
@@ -71,7 +71,8 @@ func TestTicketKeysOverTime(t *testing.T) {
 func TestTicketKeysAtOnce(t *testing.T) {
 	now := time.Now()
 	first := ticketKeys{}.rotated(now)
-	if use, until := first.inUse(now); len(use) != 0 || !until.Equal(first[0].From) || until.Sub(now) < ticketLead-time.Second {
+	use, until := first.inUse(now)
+	if len(use) != 0 || !until.Equal(first[0].From) || until.Sub(now) < ticketLead-time.Second {
 		t.Errorf("the first key is in use at once, or from %v on", until.Sub(now))
 	}
 	now = now.Add(time.Hour)
@@ -152,8 +153,7 @@ func TestTicketRecord(t *testing.T) {
 	}
 }
 
-// FuzzTicketRecord holds that no value from etcd makes the program panic, and that a value which is taken can be written
-// and used.
+// FuzzTicketRecord holds that no value from etcd makes the program panic, and that one which is taken can be used.
 func FuzzTicketRecord(f *testing.F) {
 	f.Add([]byte(`{"version":1,"keys":[]}`))
 	f.Add([]byte(ticketKeys{}.rotated(time.Now()).value()))

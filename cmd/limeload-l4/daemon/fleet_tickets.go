@@ -161,7 +161,7 @@ func (p *sharedTickets) useLocked(now time.Time) time.Duration {
 	case !isUsed && p.wasUsed:
 		p.wasUsed = false
 		log.Warn().Str("event", "fleet_tickets_own").
-			Msg("the shared keys of TLS session tickets are too old: until there are new ones, sessions resume on this node only")
+			Msg("the shared keys of TLS session tickets are too old: until there are others, sessions resume here only")
 	}
 	if _, until := p.keys.inUse(now); !until.IsZero() {
 		return until.Sub(now)

@@ -65,6 +65,7 @@ func newCollector(d *Daemon) *collector {
 	c.parts = []part{
 		c.series.ofDaemon(d), c.series.ofLoops(d), c.series.ofListeners(d), c.series.ofDNS(d), c.series.ofPools(d),
 		c.series.ofChecks(d), c.series.ofTLS(d), c.series.ofAccess(d), c.series.ofFleet(d), c.series.ofFleetChecks(d),
+		c.series.ofFleetLimits(d),
 	}
 	return c
 }

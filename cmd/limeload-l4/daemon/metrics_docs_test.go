@@ -34,7 +34,7 @@ func (s *series) row() string {
 // isGiven reports whether users choose the values of a label. The values of the others are closed sets.
 func isGiven(label string) bool {
 	return slices.Contains([]string{"listener", "pool", "backend", "certificate", "loop", "goversion", "version",
-		"address", "role", "tier", "zone", "algorithm"}, label)
+		"address", "role", "tier", "zone", "algorithm", "fleet", "node"}, label)
 }
 
 // closedSets returns the values of all labels with closed sets, by metric and label, in the order in which they are

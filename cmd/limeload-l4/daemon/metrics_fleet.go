@@ -8,6 +8,8 @@ func (c *catalog) ofFleet(d *Daemon) part {
 			"The labels say which fleet this is, and which of its nodes; the value is always 1.", "fleet", "node")
 		connected = c.gauge("limeload_fleet_connected",
 			"The node has a connection to the fleet's etcd (1), or goes on with what it knew (0).")
+		refused = c.gauge("limeload_fleet_writes_refused",
+			"The fleet's etcd refuses what the node writes (1), such as for want of a permission or of space; the node reads on.")
 		connects = c.counter("limeload_fleet_connects_total",
 			"The node has connected to the fleet's etcd so often.")
 		nodes = c.gauge("limeload_fleet_nodes",
@@ -36,6 +38,7 @@ func (c *catalog) ofFleet(d *Daemon) part {
 		s, stats := m.summary(), m.fleet.Stats()
 		to.put(info, 1, label("fleet", s.Name), label("node", s.Node))
 		to.claim(connected, s.Connected)
+		to.claim(refused, s.Connected && s.Error != "")
 		to.put(connects, float64(stats.Connects))
 		to.put(nodes, float64(s.Ready), states[0])
 		to.put(nodes, float64(s.Nodes-s.Ready), states[1])

@@ -6,8 +6,6 @@ func (c *catalog) ofFleetChecks(d *Daemon) part {
 		checks = c.gauge("limeload_fleet_checks",
 			"So many backends of shared checks are checked by this node for all (own), by other nodes (others), or by this node for itself because it cannot rely on others (looking).",
 			"state")
-		alone = c.gauge("limeload_fleet_alone",
-			"1 while this node is cut off from the backends and so neither ready nor a judge of them.")
 	)
 	return func(to sink) {
 		shared := d.fleet.sharing()
@@ -21,11 +19,6 @@ func (c *catalog) ofFleetChecks(d *Daemon) part {
 		to.put(checks, float64(n.own), label("state", "own"))
 		to.put(checks, float64(n.others), label("state", "others"))
 		to.put(checks, float64(n.looking), label("state", "looking"))
-		if shared.isAlone() {
-			to.put(alone, 1)
-		} else {
-			to.put(alone, 0)
-		}
 	}
 }
 

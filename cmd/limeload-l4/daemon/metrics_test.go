@@ -35,6 +35,10 @@ import (
 const metricsConfig = `
 [admin]
 address = ""
+[fleet]
+name = "edge"
+node = "a"
+endpoints = ["http://127.0.0.1:1"]
 [listener.web]
 address = "127.0.0.1:7999"
 pool = "web"

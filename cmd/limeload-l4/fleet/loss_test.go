@@ -314,7 +314,7 @@ func TestReadOnly(t *testing.T) {
 	awaitRecord(t, Changes+"x", "1", reader)
 	harness.Eventually(t, "the node says that it cannot write", func() error {
 		l := reader.Link()
-		if !l.Up || l.Err == nil || !strings.Contains(l.Err.Error(), "permission denied") {
+		if !l.Up || l.Err == nil || !strings.Contains(l.Err.Error(), "may not read and write") {
 			return fmt.Errorf("%+v", l)
 		}
 		return nil
@@ -335,5 +335,59 @@ func TestReadOnly(t *testing.T) {
 	}
 	if err := reader.Link().Err; err != nil {
 		t.Errorf("link: %v", err)
+	}
+}
+
+// TestOneRefused: a value that etcd refuses does not keep others from being written.
+func TestOneRefused(t *testing.T) {
+	t.Parallel()
+	server := harness.StartEtcd(t, "--unsafe-no-fsync", "--max-request-bytes", "20000")
+	a := startNode(t, Options{Node: "a", Endpoints: []string{server.Endpoint}})
+	b := startNode(t, Options{Node: "b", Endpoints: []string{server.Endpoint}})
+	awaitNodes(t, 2, a, b)
+	a.Say(Checks+"large", []byte(strings.Repeat("x", MaxValueBytes)))
+	a.set(Changes+"large", `"`+strings.Repeat("x", MaxValueBytes/2)+`"`)
+	for i := range 20 {
+		a.Say(Checks+fmt.Sprint(i), []byte("1"))
+		a.set(Changes+fmt.Sprint(i), "1")
+	}
+	harness.Eventually(t, "b knows all but the large ones", func() error {
+		if s := b.Stats(); s.Records != 20 || s.Heard != 2+20 {
+			return fmt.Errorf("%+v; a: %+v, link %+v", s, a.Stats(), a.Link())
+		}
+		return nil
+	})
+	if s := a.Stats(); s.Pending != 1 || s.Unsaid != 1 || s.WriteFailures > 60 {
+		t.Errorf("%+v", s)
+	}
+	if l := a.Link(); !l.Up || l.Err == nil {
+		t.Errorf("%+v", l)
+	}
+	a.Unsay(Checks + "large")
+	a.set(Changes+"large", `1`)
+	a.awaitSettled(t)
+	harness.Eventually(t, "the trouble is over", func() error { return a.Link().Err })
+}
+
+// TestLargeValues: many values of the largest size are written and read in pieces that etcd and this package allow.
+func TestLargeValues(t *testing.T) {
+	t.Parallel()
+	server := startEtcd(t)
+	a := startNode(t, Options{Node: "a", Endpoints: []string{server.Endpoint}})
+	value := `"` + strings.Repeat("x", MaxValueBytes-2) + `"`
+	const count = 200 // 12.5 MiB
+	for i := range count {
+		a.set(Changes+fmt.Sprint(i), value)
+	}
+	a.awaitSettled(t)
+	b := startNode(t, Options{Node: "b", Endpoints: []string{server.Endpoint}})
+	harness.Eventually(t, "a late node knows all", func() error {
+		if s := b.Stats(); s.Records != count {
+			return fmt.Errorf("%+v, link %+v", s, b.Link())
+		}
+		return nil
+	})
+	if up, down, trouble := a.reports(); up != 1 || down+trouble != 0 {
+		t.Errorf("%d connections, %d losses, %d troubles", up, down, trouble)
 	}
 }

@@ -42,7 +42,7 @@ export class Fleet {
     }
     this.card.hidden = false;
     setText(this.link, `Fleet ${fleet.name}, node ${fleet.node}: ${link(fleet.link)}`);
-    setAttribute(this.link, "class", fleet.link.connected ? "count-line" : "count-line bad");
+    setAttribute(this.link, "class", fleet.link.connected && !fleet.link.error ? "count-line" : "count-line bad");
     setText(this.pending, `${counted(fleet.pending, "shared record")} not in etcd yet.`);
     this.pending.hidden = fleet.pending === 0;
     this.table.show(fleet.nodes, (n) => n.name);
@@ -52,6 +52,7 @@ export class Fleet {
 // link describes the connection to etcd.
 function link(l) {
   if (!l.since) return "not connected to etcd yet.";
+  if (l.connected && l.error) return `connected to etcd at ${l.endpoint}, which refuses what this node writes: ${l.error}`;
   if (l.connected) return `connected to etcd at ${l.endpoint} for ${ago(l.since)}.`;
   return `no connection to etcd for ${ago(l.since)}. The nodes are listed as they were. ${l.endpoint}: ${l.error}`;
 }

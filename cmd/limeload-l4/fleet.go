@@ -120,11 +120,11 @@ func nodeTable(nodes []admin.FleetNode) *table {
 			}
 		}
 		state := nodeState(n)
+		version, _, _ := strings.Cut(n.Version, " ")
 		if state == "gone" || state == "left" {
-			t.add(n.Name, state, since, n.Version, "", "", "", "", n.Host, nodeNote(n))
+			t.add(n.Name, state, since, version, "", "", "", "", n.Host, nodeNote(n))
 			continue
 		}
-		version, _, _ := strings.Cut(n.Version, " ")
 		t.add(n.Name, state, since, version, config, strconv.Itoa(n.Sessions), strconv.Itoa(n.Flows), perSecond(n.Rate),
 			n.Host, nodeNote(n))
 	}

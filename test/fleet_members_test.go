@@ -149,6 +149,8 @@ func TestFleetMembers(t *testing.T) {
 	}
 	if out := one.do(t, "fleet"); !strings.Contains(out, "other") {
 		t.Errorf("`fleet` prints\n%s", out)
+	} else {
+		t.Logf("`fleet` prints\n%s", out)
 	}
 	measured(t, two.Balancer, map[string]float64{"limeload_fleet_config_differs": 1, "limeload_fleet_connected": 1,
 		`limeload_fleet_nodes{state="ready"}`: 3, `limeload_fleet_nodes{state="not_ready"}`: 0})
@@ -205,6 +207,7 @@ func TestFleetVerify(t *testing.T) {
 				if code != 1 || !strings.Contains(stdout, tc.want) || stderr != "" {
 					return fmt.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 				}
+				t.Logf("`fleet verify` on %s prints\n%s", n.Name, stdout)
 				return nil
 			})
 		}
@@ -317,4 +320,35 @@ func echoAddresses(t *testing.T, n int) (addresses []string) {
 		addresses = append(addresses, harness.Serve(t, harness.Echo).Address())
 	}
 	return addresses
+}
+
+// TestFleetPage: a node of a fleet has the view of it, in which the nodes and the connection to etcd are.
+func TestFleetPage(t *testing.T) {
+	t.Parallel()
+	browser := startChromium(t)
+	etcd := harness.StartEtcd(t, "--unsafe-no-fsync")
+	world := newMembersFleet(t, etcd.Endpoint)
+	one := world.start(t, 1)
+	two := world.start(t, 2)
+	one.awaitFleet(t, "both are ready", func(f *shownFleet) bool { return f.allReady("n1", "n2") })
+	b := browser.open(t, forward(t, one.AdminSocket()), 1280, 800)
+	b.await(t, `!document.querySelector("#nav-fleet").hidden`)
+	b.eval(t, `location.hash = "#fleet"`)
+	row := func(name, text string) string {
+		return fmt.Sprintf(`[...document.querySelectorAll(".fleet tbody tr")].some((r) =>
+			r.innerText.startsWith(%q) && r.innerText.includes(%q))`, name, text)
+	}
+	b.await(t, row("n1", "this node"))
+	b.await(t, row("n2", "Ready"))
+	b.expect(t, "the connection", `document.querySelector("#view").innerText.includes("connected to etcd at `+etcd.Endpoint+`")`)
+	b.expect(t, "fleet not wider than the page", narrow)
+	b.shot(t, "fleet", false)
+	b.accessible(t)
+	b.contrasts(t)
+	two.Kill(t)
+	two.ended = true
+	b.await(t, row("n2", "its lease has ended"))
+	etcd.Kill(t)
+	b.await(t, `document.querySelector("#view").innerText.includes("no connection to etcd")`)
+	b.silent(t)
 }

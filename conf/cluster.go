@@ -134,7 +134,7 @@ func validateClusterTLS(r *report, path string, d *Discovery, secure bool, needs
 // UsesTLS reports whether the discovery connects with TLS.
 func (d *Discovery) UsesTLS() bool {
 	switch d.Type {
-	case "patroni":
+	case "patroni", "etcd":
 		return len(d.Endpoints) > 0 && strings.HasPrefix(d.Endpoints[0], "https://")
 	case "sentinel":
 		return d.TLS
@@ -148,13 +148,14 @@ func (d *Discovery) GivesRoles() bool {
 }
 
 // warnOfCluster reports a pool, at path, whose discovery gives roles that its checks do not look at, and what is
-// insecure in that discovery.
+// insecure in a discovery that logs in somewhere.
 func warnOfCluster(r *report, path string, p *Pool) {
 	d := p.Discovery
-	if !d.GivesRoles() {
+	if d == nil {
 		return
 	}
 	switch {
+	case !d.GivesRoles():
 	case p.Health == nil:
 		r.add(join(path, "discovery"), Error{Found: quote(d.Type), Message: "the pool has no table health, whose role says " +
 			"which members serve: clients reach the primary and the replicas alike, and writes fail on a replica"})

@@ -405,7 +405,7 @@ type Breaker struct {
 // Discovery says where a pool finds backends, instead of Backends or in addition to them. Its zero value is not the
 // default.
 type Discovery struct {
-	Type string `toml:"type" required:"the kind of source: \"dns\", \"srv\", \"file\", \"patroni\" or \"sentinel\"" oneof:"dns,srv,file,patroni,sentinel"`
+	Type string `toml:"type" required:"the kind of source: \"dns\", \"srv\", \"file\", \"patroni\", \"sentinel\" or \"etcd\"" oneof:"dns,srv,file,patroni,sentinel,etcd"`
 	Name string `toml:"name" required:"the host name to ask for, such as \"redis.internal\"" when:"type=dns,srv"`
 	// with srv, 0: the ports of the records
 	Port int    `toml:"port" required:"the backends' port, 1 to 65535" if:"type=dns" min:"1" max:"65535" when:"type=dns,srv"`
@@ -414,25 +414,26 @@ type Discovery struct {
 	Resolver string `toml:"resolver" default:"" when:"type=dns,srv"`
 	// of the addresses that are used
 	Family string `toml:"family" default:"any" oneof:"any,ipv4,ipv6" when:"type=dns,srv"`
-	// allows all addresses of this machine and link-local ones
-	AllowLoopback bool `toml:"allow_loopback" default:"false" when:"type=dns,srv"`
+	// allows all addresses of this machine and link-local ones; of etcd also Unix sockets
+	AllowLoopback bool `toml:"allow_loopback" default:"false" when:"type=dns,srv,etcd"`
 
 	// of etcd's members or, with REST, of Patroni's REST API, as URLs; of sentinels, as "host:port"
-	Endpoints []string `toml:"endpoints" required:"the addresses to ask, such as [\"https://10.0.0.1:2379\"] or [\"10.0.0.1:26379\"]" min:"1" max:"64" when:"type=patroni,sentinel"`
+	Endpoints []string `toml:"endpoints" required:"the addresses to ask, such as [\"https://10.0.0.1:2379\"] or [\"10.0.0.1:26379\"]" min:"1" max:"64" when:"type=patroni,sentinel,etcd"`
 	Scope     string   `toml:"scope" required:"the name of the cluster, as scope in Patroni's configuration" when:"type=patroni"`
-	Namespace string   `toml:"namespace" default:"/service/" when:"type=patroni"`                    // as in Patroni's configuration; unused with REST
-	REST      bool     `toml:"rest" default:"false" when:"type=patroni"`                             // Endpoints are Patroni's own, not etcd's
-	MaxLag    Size     `toml:"max_lag" default:"0B" zero:"" min:"1B" max:"1TiB" when:"type=patroni"` // of replicas, by Patroni; 0: not looked at
+	Namespace string   `toml:"namespace" default:"/service/" when:"type=patroni"`                                                    // as in Patroni's configuration; unused with REST
+	REST      bool     `toml:"rest" default:"false" when:"type=patroni"`                                                             // Endpoints are Patroni's own, not etcd's
+	MaxLag    Size     `toml:"max_lag" default:"0B" zero:"" min:"1B" max:"1TiB" when:"type=patroni"`                                 // of replicas, by Patroni; 0: not looked at
+	Prefix    string   `toml:"prefix" required:"the beginning of the backends' keys, such as \"/services/redis/\"" when:"type=etcd"` // with a slash at the end
 	Master    string   `toml:"master" required:"the name of the master that the sentinels watch, such as \"mymaster\"" when:"type=sentinel"`
 
-	User         string `toml:"user" default:"" when:"type=patroni,sentinel"`
-	PasswordFile string `toml:"password_file" default:"" when:"type=patroni,sentinel"`
-	TLS          bool   `toml:"tls" default:"false" when:"type=sentinel"` // of patroni the URLs decide
-	Verify       bool   `toml:"verify" default:"true" when:"type=patroni,sentinel"`
-	ServerName   string `toml:"server_name" default:"" when:"type=patroni,sentinel"` // "" is the endpoint's host
-	CA           string `toml:"ca" default:"" when:"type=patroni,sentinel"`
-	Cert         string `toml:"cert" default:"" when:"type=patroni,sentinel"` // "" if Key is
-	Key          string `toml:"key" default:"" when:"type=patroni,sentinel"`
+	User         string `toml:"user" default:"" when:"type=patroni,sentinel,etcd"`
+	PasswordFile string `toml:"password_file" default:"" when:"type=patroni,sentinel,etcd"`
+	TLS          bool   `toml:"tls" default:"false" when:"type=sentinel"` // of patroni and etcd the URLs decide
+	Verify       bool   `toml:"verify" default:"true" when:"type=patroni,sentinel,etcd"`
+	ServerName   string `toml:"server_name" default:"" when:"type=patroni,sentinel,etcd"` // "" is the endpoint's host
+	CA           string `toml:"ca" default:"" when:"type=patroni,sentinel,etcd"`
+	Cert         string `toml:"cert" default:"" when:"type=patroni,sentinel,etcd"` // "" if Key is
+	Key          string `toml:"key" default:"" when:"type=patroni,sentinel,etcd"`
 
 	Refresh Duration `toml:"refresh" default:"30s" min:"100ms" max:"24h"` // the longest time between two attempts
 	OnError string   `toml:"on_error" default:"keep" oneof:"keep,empty"`

@@ -29,6 +29,9 @@ func validateDiscovery(r *report, path string, d *Discovery) {
 	if d.Type == "sentinel" {
 		validateSentinel(r, path, d)
 	}
+	if d.Type == "etcd" {
+		validateEtcd(r, path, d)
+	}
 }
 
 // backendFile is the content of a discovery file.

@@ -17,7 +17,7 @@ func TestDiscoveryMistakes(t *testing.T) {
 		dns      = "type = 'dns'\nname = 'db.internal'\nport = 5432\n"
 		srv      = "type = 'srv'\nname = '_pg._tcp.db.internal'\n"
 		file     = "type = 'file'\nfile = '/etc/b.toml'\n"
-		noType   = `type: missing; needs the kind of source: "dns", "srv", "file", "patroni" or "sentinel"`
+		noType   = `type: missing; needs the kind of source: "dns", "srv", "file", "patroni", "sentinel" or "etcd"`
 		noName   = `name: missing; needs the host name to ask for, such as "redis.internal"`
 		noPort   = `port: missing; needs the backends' port, 1 to 65535`
 		noFile   = `file: missing; needs the path of a list of backends`
@@ -33,11 +33,11 @@ func TestDiscoveryMistakes(t *testing.T) {
 		{file, nil},
 		{"", []string{"2: " + noType}},
 		{"name = 'h'\nport = 1\nfile = 'x'\nresolver = '10.0.0.1:53'\n", []string{"2: " + noType}},
-		{"type = 'consul'\n", []string{`3: type: found "consul"; allowed is "dns", "srv", "file", "patroni" or "sentinel"`}},
-		{"type = 'dsn'\n", []string{`3: type: found "dsn"; allowed is "dns", "srv", "file", "patroni" or "sentinel", did you mean "dns"?`}},
-		{"type = ''\n", []string{`3: type: found ""; allowed is "dns", "srv", "file", "patroni" or "sentinel"`}},
+		{"type = 'consul'\n", []string{`3: type: found "consul"; allowed is "dns", "srv", "file", "patroni", "sentinel" or "etcd"`}},
+		{"type = 'dsn'\n", []string{`3: type: found "dsn"; allowed is "dns", "srv", "file", "patroni", "sentinel" or "etcd", did you mean "dns"?`}},
+		{"type = ''\n", []string{`3: type: found ""; allowed is "dns", "srv", "file", "patroni", "sentinel" or "etcd"`}},
 		{"type = 1\nname = 'a b'\n",
-			[]string{`3: type: found the integer 1; needs the kind of source: "dns", "srv", "file", "patroni" or "sentinel"`,
+			[]string{`3: type: found the integer 1; needs the kind of source: "dns", "srv", "file", "patroni", "sentinel" or "etcd"`,
 				`4: name: found "a b"` + badName}},
 		{"type = 'dns'\n", []string{"2: " + noName, "2: " + noPort}},
 		{"type = 'srv'\n", []string{"2: " + noName}},
@@ -54,7 +54,7 @@ func TestDiscoveryMistakes(t *testing.T) {
 				`7: allow_loopback: found the integer 1; needs true or false`}},
 		{file + "family = 'ipv4'\nallow_loopback = true\n", []string{
 			`5: family: found the string "ipv4"; type is "file"; allowed if type is "dns" or "srv"`,
-			`6: allow_loopback: found true; type is "file"; allowed if type is "dns" or "srv"`}},
+			`6: allow_loopback: found true; type is "file"; allowed if type is "dns", "srv" or "etcd"`}},
 		{file + "name = 'a b'\nresolver = 53\n", []string{
 			`5: name: found the string "a b"; type is "file"; allowed if type is "dns" or "srv"`,
 			`6: resolver: found the integer 53; type is "file"; allowed if type is "dns" or "srv"`}},

@@ -15,7 +15,7 @@ import (
 // An Error is one mistake in a configuration: where it is, what was found there and what is allowed. Its text is one
 // line of printable characters: text from the file is quoted and cut. It is read-only, so any goroutine may use it.
 type Error struct {
-	File    string // as it was given to Load, Parse or ParseBackends
+	File    string // as it was given to Load, Parse or ParseBackends; "" for the value of a key
 	Line    int    // from 1; 0 if the mistake concerns the whole file
 	Path    string // such as pool.redis.backends[1].weight; "" if no key is at fault
 	Found   string // in words or quoted: `the integer 15`, `300`, `"udp"`
@@ -28,14 +28,19 @@ type Error struct {
 }
 
 // Error says `FILE:LINE: PATH: found FOUND; MESSAGE; ALLOWED, did you mean "NEAREST"?`
-// without the parts that are empty.
+// without the parts that are empty. In a text that is no file, it begins with `line LINE` or the path.
 func (e *Error) Error() string {
-	where := printable(e.File)
-	if e.Line > 0 {
-		where += ":" + strconv.Itoa(e.Line)
+	var where []string
+	switch {
+	case e.File != "" && e.Line > 0:
+		where = append(where, printable(e.File)+":"+strconv.Itoa(e.Line))
+	case e.File != "":
+		where = append(where, printable(e.File))
+	case e.Line > 0:
+		where = append(where, "line "+strconv.Itoa(e.Line))
 	}
 	if e.Path != "" {
-		where += ": " + e.Path
+		where = append(where, e.Path)
 	}
 	var parts []string
 	if e.Found != "" {
@@ -47,7 +52,7 @@ func (e *Error) Error() string {
 	if e.Allowed != "" {
 		parts = append(parts, e.Allowed)
 	}
-	text := where + ": " + strings.Join(parts, "; ")
+	text := strings.Join(append(where, strings.Join(parts, "; ")), ": ")
 	if e.Nearest != "" {
 		text += ", did you mean " + quote(e.Nearest) + "?"
 	}

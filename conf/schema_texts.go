@@ -128,6 +128,7 @@ func schemaTexts() map[string]string {
 		"pool.*.discovery":           "where backends come from, beside those of the file",
 		"pool.*.discovery.endpoints": `required. URLs of etcd's members or of Patroni's API; "host:port" of sentinels`,
 		"pool.*.discovery.namespace": "the namespace in Patroni's configuration",
+		"pool.*.discovery.prefix":    `required. What the backends' keys in etcd begin with, such as "/services/redis/"`,
 		"pool.*.discovery.master":    "required. The name that the sentinels have for the master",
 		"pool.*.discovery.user":      `of etcd, of the REST API or of the sentinels; "" = without a login`,
 		"pool.*.discovery.tls":       "true: the sentinels speak TLS",

@@ -33,6 +33,11 @@ const (
 	MaxTracked        = gate.MaxTracked
 )
 
+// SetRateShare says which part of the listeners' rates for all clients is this process's, above 0 to 1; at first it is
+// 1. The rest is that of other processes, which keep these rates together. Nothing else is divided. It may be called
+// from any goroutine, and is in force for clients that come from then on.
+func (s *Server) SetRateShare(share float64) { s.gate.SetRateShare(share) }
+
 // An AccessList says which addresses may come in.
 type AccessList = gate.AccessList
 

@@ -59,6 +59,9 @@ const (
 	TLSTicketKeyFile   = tlsconn.TicketKeyFile   // keys for session tickets
 )
 
+// TLSTicketKeyBytes is the size of a key of TLSServer.ShareTicketKeys.
+const TLSTicketKeyBytes = tlsconn.TicketKeyBytes
+
 // A TLSHandshake is a kind of TLS handshakes that are counted together.
 type TLSHandshake = tally.Handshake
 

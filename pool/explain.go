@@ -199,8 +199,7 @@ func (e *explaining) look(s *snapshot) {
 					st.Leases, st.MaxSessions)
 			case e.x.Waiting > 0 && m.backend.pacing.ramping(m.backend): // others go first; see behind
 			case b.load.Full():
-				st.out, st.why, st.reason = true, IsOverRate, fmt.Sprintf("it is at its rate, %v, for another %v",
-					m.maxRate, b.bucket.Wait(m.maxRate, b.pool.clock()).Round(time.Microsecond))
+				st.out, st.why, st.reason = true, IsOverRate, m.overRate(b)
 			}
 		} else {
 			st.out = true
@@ -208,6 +207,16 @@ func (e *explaining) look(s *snapshot) {
 		}
 		e.standing = append(e.standing, st)
 	}
+}
+
+// overRate says in words that the backend's replica b is over its rate.
+func (m *member) overRate(b *Backend) string {
+	limit, of := m.maxRate, ""
+	if share := b.pool.RateShare(); share < 1 {
+		limit, of = limit.Share(share), fmt.Sprintf(" of which this node has %.0f%%,", 100*share)
+	}
+	return fmt.Sprintf("it is at its rate, %v,%s for another %v",
+		m.maxRate, of, b.bucket.Wait(limit, b.pool.clock()).Round(time.Microsecond))
 }
 
 // obstacle returns why a backend is not eligible, as a value and in words. fallback says that backends of the verdict

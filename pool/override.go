@@ -74,6 +74,18 @@ func (o Override) hasValues() bool {
 	return o.Weight != nil || o.MaxSessions != nil || o.MaxRate != nil || o.Mode != nil
 }
 
+// Without returns o without the values of fields for which leave is true; false if it has no value then.
+func (o Override) Without(leave func(field string) bool) (Override, bool) {
+	for _, field := range OverrideFields() {
+		if leave(field) {
+			base := o.Base
+			o = o.with(field, Override{})
+			o.Base = base
+		}
+	}
+	return o, o.hasValues()
+}
+
 // changes returns the settings of a backend that differ from its spec.
 func (m *member) changes() Override {
 	o := Override{Kind: OverrideChanged, Source: m.source, Base: m.spec}
@@ -114,6 +126,11 @@ func (o Override) checked() (Override, error) {
 	case (o.Kind == OverrideAdded) != (o.Source == ""):
 		return o, &InvalidBackendError{Field: "source", Value: o.Source, Want: "a name, but for one added by hand"}
 	}
+	return o, o.checkValues()
+}
+
+// checkValues returns an *InvalidBackendError for a value that is not allowed.
+func (o Override) checkValues() (err error) {
 	if o.Weight != nil {
 		err = CheckWeight(int(*o.Weight))
 	}
@@ -126,7 +143,7 @@ func (o Override) checked() (Override, error) {
 	if err == nil && o.Mode != nil {
 		err = validateMode(*o.Mode)
 	}
-	return o, err
+	return err
 }
 
 // An InvalidOverrideError says which override was refused. It wraps an *InvalidBackendError, or ErrDuplicateBackend

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"container/heap"
 	"math"
 	"sync"
@@ -27,7 +28,8 @@ type pacing struct {
 	mu sync.Mutex
 	// mu guards the fields below
 	over  overRate
-	armed int64 // when the timer fires; never: it does not
+	armed int64   // when the timer fires; never: it does not
+	share float64 // of each rate, for this pool; 0 counts as 1
 
 	ramps ramps
 }
@@ -72,7 +74,7 @@ func (p *pacing) limit(b *Backend, sessions int, l rate.Limit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.clock()
-	b.sessions = sessions
+	b.sessions, l = sessions, l.Share(p.share)
 	var from rate.Limit
 	if old := b.rate.Load(); old != nil {
 		from = *old
@@ -86,6 +88,31 @@ func (p *pacing) limit(b *Backend, sessions int, l rate.Limit) {
 		b.rate.Store(nil)
 	}
 	p.lookLocked(b, now)
+}
+
+// reshare changes the share of the members' rates. The state of a rate stays as it is: the leases so far have paid what
+// they had to at their time. Otherwise a share that goes up and down would give new bursts.
+func (p *pacing) reshare(share float64, members []*member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if share == p.share {
+		return
+	}
+	p.share = share
+	now := p.clock()
+	for _, m := range members {
+		if m.maxRate.On() {
+			m.backend.rate.Store(new(m.maxRate.Share(share)))
+			p.lookLocked(m.backend, now)
+		}
+	}
+}
+
+// rateShare returns the share of rates.
+func (p *pacing) rateShare() float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return cmp.Or(p.share, 1)
 }
 
 // forget takes a removed backend out of over, for good: a pick that began before may still use up its rate.

@@ -251,6 +251,23 @@ func (p *Pool) SetMaxRate(id string, l rate.Limit) error {
 	return p.edit(doing, id, func(e *edit) { e.note(e.next.setMaxRate(l)) })
 }
 
+// SetRateShare says which part of the backends' rates is this pool's, above 0 to 1; at first it is 1. The rest is that
+// of other processes with the same backends, which keep these rates together. Limits of concurrent sessions are not
+// divided: a part that one process does not use would be lost for the others. Other values are a broken invariant of
+// the caller.
+func (p *Pool) SetRateShare(share float64) {
+	if !(share > 0 && share <= 1) {
+		panic("pool: a share of rates that is not above 0 to 1")
+	}
+	p.mu.Lock()
+	p.pacing.reshare(share, p.snap.Load().members)
+	p.mu.Unlock()
+	p.queue.serve()
+}
+
+// RateShare returns the part of the backends' rates that is this pool's.
+func (p *Pool) RateShare() float64 { return p.pacing.rateShare() }
+
 // SetMode sets a backend's mode. A change of mode closes its breaker. The error wraps an *InvalidBackendError or
 // ErrUnknownBackend.
 func (p *Pool) SetMode(id string, mode Mode) error {

@@ -56,11 +56,6 @@ func (w fleetWorld) startNode(t testing.TB, name string) *fleetNode {
 	w.Listen = harness.FreeAddress(t)
 	n.config = w.configOf(t, n)
 	n.run(t)
-	t.Cleanup(func() {
-		if !n.ended {
-			n.stop(t)
-		}
-	})
 	return n
 }
 
@@ -83,6 +78,11 @@ func (n *fleetNode) run(t testing.TB) {
 	// Killed: the sockets of its end are not those of its start, since it connects to etcd again when it has to.
 	n.Balancer = harness.StartBalancerWith(t, harness.BalancerOptions{Config: n.config, Killed: true})
 	n.ended = false
+	t.Cleanup(func() {
+		if !n.ended {
+			n.stop(t)
+		}
+	})
 }
 
 // awaitJoined waits until the node has a connection to etcd.

@@ -71,15 +71,16 @@ func houseImports() map[string][]string {
 		"cmd/limeload-l4/fleet":             {"algo", "pool/discovery/etcd"},
 		"cmd/limeload-l4/packaging/release": nil,
 
-		"conf":                {"conf/file", "algo"}, // for the names of the algorithms
-		"conf/file":           nil,                   // knows nothing of conf: how files are read, whoever reads them
-		"algo":                nil,
-		"pool":                {"algo", "pool/rate"},
-		"pool/rate":           nil,
-		"pool/discovery":      {"pool", "conf/file", "pool/discovery/etcd"},
-		"pool/discovery/etcd": nil,
-		"healthcheck":         nil,
-		"healthcheck/probe":   {"healthcheck"},
+		"conf":                 {"conf/file", "algo"}, // for the names of the algorithms
+		"conf/file":            nil,                   // knows nothing of conf: how files are read, whoever reads them
+		"algo":                 nil,
+		"pool":                 {"algo", "pool/rate"},
+		"pool/rate":            nil,
+		"pool/discovery":       {"pool", "conf/file", "pool/discovery/etcd", "pool/discovery/reach"},
+		"pool/discovery/etcd":  {"pool/discovery/reach"},
+		"pool/discovery/reach": nil, // knows no protocol: how an endpoint is reached, whoever wants to
+		"healthcheck":          nil,
+		"healthcheck/probe":    {"healthcheck"},
 		"l4": inL4(
 			"dial", "dns", "dns/dnscache", "farewell", "flow", "gate", "listen", "loop", "postgres", "session", "sock",
 			"tally", "tlsconn",
@@ -106,6 +107,7 @@ func houseImports() map[string][]string {
 		"test/bench":     {"test/harness"},
 		"test/harness":   nil,
 		"test/install":   nil,
+		"test/fleetsim":  {"algo", "pool", "cmd/limeload-l4/fleet"},
 		"test/packaging": {"test/harness"},
 	}
 }

@@ -39,7 +39,7 @@ func connectFar(t *testing.T) far {
 	command.Path = harness.Tool(t, "unshare")
 	f := far{harness.Start(t, command)}
 	harness.Eventually(t, "the far end has a namespace of its own", func() error {
-		mine, err := os.Readlink("/proc/self/ns/net")
+		mine, err := os.Readlink("/proc/thread-self/ns/net")
 		check(t, err)
 		its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", f.PID()))
 		check(t, err)

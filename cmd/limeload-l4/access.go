@@ -84,9 +84,11 @@ prefix and listener. Existing sessions go on; "sessions end --client PREFIX" end
 			&cli.StringFlag{Name: "listener", Usage: "at the listener `NAME`; else at every listener"},
 			&cli.DurationFlag{Name: "for", Usage: "for this `TIME`", DefaultText: "until it is removed"},
 			&cli.StringFlag{Name: "comment", Usage: "why, a `TEXT` for the list and the log"},
+			localFlag(),
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
-		rule := admin.NewAccessRule{Action: action, Listener: c.String("listener"), Comment: c.String("comment")}
+		rule := admin.NewAccessRule{Action: action, Listener: c.String("listener"), Comment: c.String("comment"),
+			Local: c.Bool("local")}
 		if c.IsSet("for") {
 			seconds := c.Duration("for").Seconds()
 			rule.For = &seconds
@@ -114,7 +116,7 @@ prefix and listener. Existing sessions go on; "sessions end --client PREFIX" end
 			if r.json {
 				return nil
 			}
-			return r.say("%s", ruleText(added))(r.out)
+			return r.say("%s%s", ruleText(added), sharingText(added.Sharing))(r.out)
 		})
 		if err != nil || !r.json {
 			return err
@@ -181,26 +183,32 @@ func accessRemoveCommand() *cli.Command {
 		ArgsUsage: "PREFIX...",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listener", Usage: "those of the listener `NAME`; else those for every listener"},
+			localFlag(),
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		if err := knownPrefixes(args); err != nil {
 			return err
 		}
 		answer := struct {
-			Removed  []string `json:"removed"`
-			Listener string   `json:"listener"`
-		}{[]string{}, c.String("listener")}
+			Removed  []string       `json:"removed"`
+			Listener string         `json:"listener"`
+			Sharing  *admin.Sharing `json:"sharing,omitempty"` // of the first one that is not shared, or of the last one
+		}{Removed: []string{}, Listener: c.String("listener")}
 		err := eachPrefix(args, func(prefix string) error {
 			ctx, cancel := r.bounded(c.Context)
 			defer cancel()
-			if err := r.client.RemoveAccessRule(ctx, prefix, answer.Listener); err != nil {
+			sharing, err := r.client.RemoveAccessRule(ctx, prefix, answer.Listener, c.Bool("local"))
+			if err != nil {
 				return err
+			}
+			if answer.Sharing == nil || answer.Sharing.Shared {
+				answer.Sharing = sharing
 			}
 			answer.Removed = append(answer.Removed, prefix)
 			if r.json {
 				return nil
 			}
-			return r.say("%s has no rule any more at %s", prefix, listenerText(answer.Listener))(r.out)
+			return r.say("%s has no rule any more at %s%s", prefix, listenerText(answer.Listener), sharingText(sharing))(r.out)
 		})
 		if errors.Is(err, admin.ErrUnknownAccessRule) {
 			err = fmt.Errorf("%w; `limeload-l4 access` lists them", err)

@@ -14,6 +14,12 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
+// localFlag is the flag of the commands whose changes a fleet shares.
+func localFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "local", DisableDefaultText: true,
+		Usage: "on this node alone; else the other nodes of its fleet follow"}
+}
+
 func backendsCommand() *cli.Command {
 	list := backendsListCommand()
 	list.Name = "backends"
@@ -131,6 +137,7 @@ func backendsAddCommand() *cli.Command {
 			&cli.StringFlag{Name: "zone", Usage: "its zone, a `NAME`"},
 			&cli.StringFlag{Name: "mode", Value: pool.Ready.String(), Usage: "`MODE`: ready, drain or maintenance"},
 			&cli.StringFlag{Name: "check", Usage: "check it at `ADDRESS`, an IP address and a port; else at its own"},
+			localFlag(),
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		if err := knownMode(c); err != nil {
@@ -139,7 +146,7 @@ func backendsAddCommand() *cli.Command {
 		b := admin.NewBackend{
 			Name: c.String("name"), Address: args[1], MaxSessions: c.Int("max-sessions"), MaxRate: c.String("max-rate"),
 			Tier: c.Int("tier"),
-			Zone: c.String("zone"), Mode: c.String("mode"), Check: c.String("check"),
+			Zone: c.String("zone"), Mode: c.String("mode"), Check: c.String("check"), Local: c.Bool("local"),
 		}
 		if weight := c.Int("weight"); c.IsSet("weight") {
 			b.Weight = &weight
@@ -147,7 +154,7 @@ func backendsAddCommand() *cli.Command {
 		ctx, cancel := r.bounded(c.Context)
 		defer cancel()
 		added, err := r.client.AddBackend(ctx, args[0], b)
-		return r.changed(added, err, "backend %s is in pool %s", added.Name, args[0])
+		return r.shared(added, err, added.Sharing, "backend %s is in pool %s", added.Name, args[0])
 	})
 }
 
@@ -156,15 +163,17 @@ func backendsRemoveCommand() *cli.Command {
 		Name:      "remove",
 		Usage:     "remove a backend; the pool's on_remove says what becomes of its sessions",
 		ArgsUsage: "POOL BACKEND",
+		Flags:     []cli.Flag{localFlag()},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		ctx, cancel := r.bounded(c.Context)
 		defer cancel()
-		err := r.client.RemoveBackend(ctx, args[0], args[1])
+		sharing, err := r.client.RemoveBackend(ctx, args[0], args[1], c.Bool("local"))
 		removed := struct {
-			Pool    string `json:"pool"`
-			Backend string `json:"removed"`
-		}{args[0], args[1]}
-		return r.changed(removed, err, "backend %s is no longer in pool %s", args[1], args[0])
+			Pool    string         `json:"pool"`
+			Backend string         `json:"removed"`
+			Sharing *admin.Sharing `json:"sharing,omitempty"`
+		}{args[0], args[1], sharing}
+		return r.shared(removed, err, sharing, "backend %s is no longer in pool %s", args[1], args[0])
 	})
 }
 
@@ -180,6 +189,7 @@ func backendsSetCommand() *cli.Command {
 			&cli.StringFlag{Name: "max-rate", DefaultText: "as it is",
 				Usage: "new sessions in a time, a `RATE` such as \"500/s burst 50\"; \"\" is no limit"},
 			&cli.StringFlag{Name: "mode", Usage: "`MODE`: ready, drain or maintenance", DefaultText: "as it is"},
+			localFlag(),
 		},
 	}, answerIn, func(c *cli.Context, r *remote, args []string) error {
 		if err := knownMode(c); err != nil {
@@ -201,6 +211,7 @@ func backendsSetCommand() *cli.Command {
 		if change == (admin.BackendChange{}) {
 			return &usageError{errors.New("nothing to set: needs --weight, --max-sessions, --max-rate or --mode")}
 		}
+		change.Local = c.Bool("local")
 		ctx, cancel := r.bounded(c.Context)
 		defer cancel()
 		b, err := r.client.ChangeBackend(ctx, args[0], args[1], change)
@@ -208,7 +219,7 @@ func backendsSetCommand() *cli.Command {
 		if b.MaxRate != "" {
 			rate = " max_rate " + b.MaxRate + ","
 		}
-		return r.changed(b, err, "backend %s of pool %s: weight %d, max_sessions %d,%s mode %s", b.Name, b.Pool,
+		return r.shared(b, err, b.Sharing, "backend %s of pool %s: weight %d, max_sessions %d,%s mode %s", b.Name, b.Pool,
 			b.Weight, b.MaxSessions, rate, b.Mode)
 	})
 }
@@ -236,6 +247,22 @@ func (r *remote) changed(answer any, err error, format string, args ...any) erro
 		return err
 	}
 	return r.print(answer, r.say(format, args...))
+}
+
+// shared is changed for a change that a fleet shares.
+func (r *remote) shared(answer any, err error, s *admin.Sharing, format string, args ...any) error {
+	return r.changed(answer, err, "%s%s", fmt.Sprintf(format, args...), sharingText(s))
+}
+
+// sharingText says whether the fleet has a change, in words that follow the description of the change.
+func sharingText(s *admin.Sharing) string {
+	switch {
+	case s == nil:
+		return ""
+	case s.Shared:
+		return "; the fleet has it"
+	}
+	return "; on this node only: " + s.Why
 }
 
 // notNil returns an empty list for nil, which JSON then shows as [].

@@ -175,6 +175,8 @@ func backendsOf(p *conf.Pool) string {
 		found += d.Scope
 	case "sentinel":
 		found += d.Master
+	case "etcd":
+		found += d.Prefix
 	default:
 		found += d.Name
 	}

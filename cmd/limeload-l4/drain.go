@@ -28,6 +28,7 @@ passed are ended.`,
 				DefaultText: "never"},
 			&cli.BoolFlag{Name: "remove", Usage: "remove the backend from the pool when its last session is gone",
 				DisableDefaultText: true},
+			localFlag(),
 			&cli.BoolFlag{Name: "wait", Usage: "show the progress until the last session is gone",
 				DisableDefaultText: true},
 		},
@@ -36,7 +37,7 @@ passed are ended.`,
 		if deadline < 0 {
 			return &usageError{fmt.Errorf("--deadline %s: needs a time of 0 or more", deadline)}
 		}
-		d := admin.Drain{Deadline: deadline.Seconds(), Remove: c.Bool("remove")}
+		d := admin.Drain{Deadline: deadline.Seconds(), Remove: c.Bool("remove"), Local: c.Bool("local")}
 		ctx, cancel := r.bounded(c.Context)
 		defer cancel()
 		b, err := r.client.DrainBackend(ctx, args[0], args[1], d)
@@ -44,9 +45,14 @@ passed are ended.`,
 			return err
 		}
 		if c.Bool("wait") {
+			if b.Sharing != nil && !b.Sharing.Shared && !r.json {
+				if err := r.say("on this node only: %s", b.Sharing.Why)(r.out); err != nil {
+					return err
+				}
+			}
 			return r.awaitDrain(c.Context, b, d.Remove)
 		}
-		return r.print(b, r.say("backend %s of pool %s %s", b.Name, b.Pool, drainLeft(&b)))
+		return r.print(b, r.say("backend %s of pool %s %s%s", b.Name, b.Pool, drainLeft(&b), sharingText(b.Sharing)))
 	})
 }
 

@@ -23,10 +23,10 @@ const (
 func fleetCommand() *cli.Command {
 	list := fleetListCommand()
 	list.Name = "fleet"
-	list.Usage = "list the nodes of the fleet, or compare what they choose"
+	list.Usage = "list the nodes of the fleet and what they share, or compare what they choose"
 	list.Description = `Without a further command it lists the nodes. The daemon answers with what it knows, and asks nobody: without
 a connection to etcd, with what it knew last. Nodes that have gone are listed for an hour.`
-	list.Subcommands = []*cli.Command{fleetListCommand(), fleetVerifyCommand()}
+	list.Subcommands = []*cli.Command{fleetListCommand(), fleetVerifyCommand(), fleetChangesCommand()}
 	return list
 }
 

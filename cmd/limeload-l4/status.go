@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -172,10 +173,18 @@ func ofLimit(n int64, limit int) string {
 }
 
 func differenceTable(differences []admin.Difference) *table {
-	t := newTable(column{name: "pool", group: true}, column{name: "backend"}, column{name: "what"},
-		column{name: "in the file", text: true}, column{name: "running", text: true})
+	columns := []column{{name: "pool", group: true}, {name: "backend"}, {name: "what"},
+		{name: "in the file", text: true}, {name: "running", text: true}}
+	if slices.ContainsFunc(differences, func(d admin.Difference) bool { return d.Fleet }) {
+		columns = append(columns, column{name: "set by"})
+	}
+	t := newTable(columns...)
 	for _, d := range differences {
-		t.add(d.Pool, d.Backend, d.What, d.File, d.Running)
+		by := "this node"
+		if d.Fleet {
+			by = "the fleet"
+		}
+		t.add(d.Pool, d.Backend, d.What, d.File, d.Running, by)
 	}
 	return t
 }

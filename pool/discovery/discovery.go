@@ -1,5 +1,5 @@
-// Package discovery finds the backends of a pool in DNS addresses, SRV records or a file, or asks what runs a cluster
-// of databases (Patroni, Redis Sentinels) for its members and their roles. It keeps the pool up to date. A Source finds
+// Package discovery finds the backends of a pool in DNS addresses, SRV records, a file or keys of etcd, or asks what
+// runs a cluster of databases (Patroni, Redis Sentinels) for its members and their roles. It keeps the pool up to date. A Source finds
 // backends, one file per kind. A Runner decides when to ask it, what to do on errors and what to report.
 //
 // It does not log, does not check health, and keeps nothing over a restart. It changes a pool only through Reconcile.
@@ -31,7 +31,7 @@ var (
 	ErrTooMany = errors.New("discovery: too many backends")
 )
 
-// A Source finds backends: a DNS, an SRV, a File, a *Patroni, a *PatroniREST or a *Sentinel.
+// A Source finds backends: a DNS, an SRV, a File, a *Patroni, a *PatroniREST, a *Sentinel or an *Etcd.
 //
 // Find asks once and returns the complete answer, or an error that says why there is none. Errors of the same cause
 // have the same text, since only a changed text is reported again. Find must return soon after ctx ends. It need not be
@@ -51,7 +51,9 @@ type Found struct {
 	Backends []pool.Spec
 	TTL      time.Duration // how long the answer is valid; 0: the source does not say
 	Asked    int           // questions sent over the network; after many, the next attempt is later
-	Unusable error         // what else the source names and why that is of no use; nil: nothing. Backends are complete otherwise
+	// Unusable says what else the source names and why that is of no use; nil: nothing. Backends are complete otherwise.
+	// Without backends it wraps ErrNoBackend, and may say what is wrong with the question.
+	Unusable error
 }
 
 // checkNumber returns an error that wraps ErrTooMany if n backends are too many.

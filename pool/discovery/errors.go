@@ -1,12 +1,11 @@
 package discovery
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"strings"
+
+	"github.com/limeload/limeload-l4/pool/discovery/reach"
 )
 
 // A kind is one of a closed set of reasons why a lookup failed.
@@ -28,6 +27,7 @@ const (
 	// or a link-local address; the DNS may name neither without AllowLoopback
 	ErrOwnAddress  = kind("address of this machine")
 	ErrBadName     = kind("not a domain name")  // the name to look up is invalid; no server was asked
+	ErrNoBackend   = kind("no backend")         // the source has answered, and names none
 	ErrBadResolver = kind("no usable resolver") // the resolver, or the file that names it, is unusable
 )
 
@@ -76,20 +76,5 @@ func empty(err error) bool {
 
 // unreached returns the error of a question without an answer.
 func unreached(err error) *LookupError {
-	return &LookupError{Kind: ErrNoAnswer, Detail: inWords(err), Cause: err}
-}
-
-// inWords returns the text of err without the addresses that package net adds: our own port differs each time.
-func inWords(err error) string {
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() ||
-		errors.Is(err, context.DeadlineExceeded) {
-		return "timed out"
-	}
-	if call, ok := errors.AsType[*os.SyscallError](err); ok {
-		return call.Err.Error()
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return op.Err.Error()
-	}
-	return err.Error()
+	return &LookupError{Kind: ErrNoAnswer, Detail: reach.InWords(err), Cause: err}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -31,14 +30,6 @@ const (
 // maxEtcdKeys bounds the keys of one cluster: its members and a dozen others.
 const maxEtcdKeys = maxClusterMembers + 100
 
-const (
-	// patroniMistakePause is how long a Watch waits after an error that only people can end.
-	patroniMistakePause = 5 * time.Second
-	// patroniQuickEnd is the life of a connection below which a Watch waits for so long before the next one: a member of
-	// etcd that answers reads and refuses to watch must not cause a loop without a pause.
-	patroniQuickEnd = 500 * time.Millisecond
-)
-
 // A Patroni finds the members of a Postgres cluster, and their roles, in the etcd that Patroni keeps them in. A
 // backend's id is the member's name, and its address is that of the member's conn_url. The holder of the leader's key
 // is the primary, and all others are replicas, also while nobody holds the key and in a standby cluster. Replicas that
@@ -50,19 +41,11 @@ const (
 //
 // Find may run beside Watch. The zero value is of no use, see NewPatroni.
 type Patroni struct {
-	// set once, then read-only
-	o      PatroniOptions
-	prefix string // of the keys, with a slash at the end
-	etcd   etcd.Login
-	hosts  hosts
+	etcdCopy
+	o     PatroniOptions // set once, then read-only
+	hosts hosts
 
-	mu sync.Mutex
-	// mu guards the fields below
-	watched bool
-	keys    map[string]string // those that matter, as last known
-	err     error             // why the keys are not known now
-	settled chan struct{}     // closed once keys or err is set since Watch began
-	next    int               // the endpoint to try first
+	keys map[string]string // those that matter, as last known; etcdCopy.mu guards it
 }
 
 // PatroniOptions are the settings of a Patroni or a PatroniREST. It is a plain value.
@@ -78,31 +61,25 @@ type PatroniOptions struct {
 
 // NewPatroni returns a source that connects to nothing before Find or Watch.
 func NewPatroni(o PatroniOptions) *Patroni {
-	return &Patroni{
-		o: o, prefix: path.Join("/", o.Namespace, o.Scope) + "/",
-		etcd: etcd.Login{User: o.User, Password: o.Password, TLS: o.TLS}, settled: make(chan struct{}),
+	p := &Patroni{o: o}
+	prefix := path.Join("/", o.Namespace, o.Scope) + "/"
+	p.etcdCopy = etcdCopy{
+		login: etcd.Login{User: o.User, Password: o.Password, TLS: o.TLS}, endpoints: o.Endpoints,
+		prefix: prefix, probed: prefix + leaderKey, most: maxEtcdKeys,
+		noEtcd: "with rest = true, endpoints are Patroni's own", keeper: p, settled: make(chan struct{}),
 	}
+	return p
 }
 
 // Find returns the members as they are known now. The error is a *ClusterError, or several, unless ctx ends.
 func (p *Patroni) Find(ctx context.Context) (Found, error) {
-	p.mu.Lock()
-	watched, settled := p.watched, p.settled
-	p.mu.Unlock()
+	watched, err := p.ready(ctx)
+	if err != nil {
+		return Found{}, err
+	}
 	maxAge := time.Duration(math.MaxInt64) // Watch looks names up again
-	if watched {
-		select {
-		case <-settled:
-		case <-ctx.Done():
-			return Found{}, &ClusterError{What: "etcd", Endpoints: p.o.Endpoints, Kind: ErrNoAnswer, Detail: "timed out"}
-		}
-	} else {
+	if !watched {
 		maxAge = hostsEvery
-		s, _, err := p.connect(ctx)
-		if err != nil {
-			return Found{}, err
-		}
-		s.Close()
 	}
 	p.mu.Lock()
 	members, err := p.membersLocked()
@@ -126,62 +103,12 @@ func foundMembers(what string, endpoints []string, members []clusterMember, addr
 // Watch keeps the copy of the keys up to date, and calls changed whenever Find has another answer or error, until ctx
 // is done. It returns when no member of etcd answers.
 func (p *Patroni) Watch(ctx context.Context, changed func()) error {
-	p.mu.Lock()
-	p.watched = true
-	p.mu.Unlock()
 	var looking sync.WaitGroup
 	defer looking.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	looking.Go(func() { p.lookAgain(ctx, changed) })
-	for ctx.Err() == nil {
-		s, revision, err := p.connect(ctx)
-		changed()
-		if err != nil {
-			if isOperators(err) {
-				pauseFor(ctx, patroniMistakePause)
-			}
-			return err
-		}
-		began := time.Now()
-		for {
-			err := s.Follow(ctx, p.prefix, p.prefix+leaderKey, revision, func(changes []etcd.KeyChange) {
-				if p.apply(changes) {
-					changed()
-				}
-			})
-			if !errors.Is(err, etcd.ErrCompacted) {
-				break
-			}
-			var keys []etcd.KeyChange
-			if keys, revision, err = s.Read(p.prefix, maxEtcdKeys); err != nil {
-				break
-			}
-			p.replace(keys)
-			changed()
-		}
-		s.Close()
-		if time.Since(began) < patroniQuickEnd {
-			pauseFor(ctx, patroniQuickEnd)
-		}
-	}
-	return nil
-}
-
-// isOperators reports whether an error stays until somebody changes a configuration. A login is expensive for etcd, and
-// so is not tried often.
-func isOperators(err error) bool {
-	return errors.Is(err, ErrLogin) || errors.Is(err, ErrTLS) || errors.Is(err, ErrNoScope)
-}
-
-// pauseFor waits, at the longest until ctx is done.
-func pauseFor(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
+	return p.watch(ctx, changed)
 }
 
 // lookAgain looks the members' hosts up again from time to time.
@@ -203,49 +130,12 @@ func (p *Patroni) lookAgain(ctx context.Context, changed func()) {
 	}
 }
 
-// connect connects to the first member of etcd that answers, beginning behind the one that was used last, and takes the
-// keys from its answer. If none answers, the keys are unknown from then on. The caller closes the session.
-func (p *Patroni) connect(ctx context.Context) (s *etcd.Session, revision int64, err error) {
-	var failures []*ClusterError
-	n := len(p.o.Endpoints)
-	p.mu.Lock()
-	first := p.next
-	p.mu.Unlock()
-	for i := range n {
-		at := (first + i) % n
-		s, revision, failure := p.try(ctx, p.o.Endpoints[at])
-		if failure == nil {
-			p.mu.Lock()
-			p.next = (at + 1) % n
-			p.mu.Unlock()
-			return s, revision, nil
-		}
-		failures = append(failures, failure)
-		if ctx.Err() != nil {
-			break
-		}
+// accept returns an error if there is no key: the cluster has another name.
+func (p *Patroni) accept(s *etcd.Session, keys []etcd.KeyChange) error {
+	if len(keys) == 0 {
+		return p.noScope(s)
 	}
-	err = joinClusterErrors(p.o.Endpoints, failures)
-	p.fail(err)
-	return nil, 0, err
-}
-
-// try connects to one member of etcd and takes the keys from its answer.
-func (p *Patroni) try(ctx context.Context, endpoint string) (*etcd.Session, int64, *ClusterError) {
-	s, err := p.etcd.Open(ctx, endpoint)
-	if err != nil {
-		return nil, 0, p.etcdMistake(ctx, endpoint, err)
-	}
-	keys, revision, err := s.Read(p.prefix, maxEtcdKeys)
-	if err == nil && len(keys) == 0 {
-		err = p.noScope(s)
-	}
-	if err != nil {
-		s.Close()
-		return nil, 0, p.etcdMistake(ctx, endpoint, err)
-	}
-	p.replace(keys)
-	return s, revision, nil
+	return nil
 }
 
 // noScope returns the error for a prefix without any key, with the names that there are.
@@ -259,38 +149,28 @@ func (p *Patroni) noScope(s *etcd.Session) error {
 		detail += fmt.Sprintf(", and none below %s: the namespace may be another one, and Patroni must use etcd3, not etcd,"+
 			" in its configuration", namespace)
 	default:
-		quoted := make([]string, len(names))
-		for i, name := range names {
-			quoted[i] = shown(name)
-		}
-		if len(names) > shownScopes {
-			quoted[shownScopes] = "..."
-		}
-		detail += "; the scopes there are " + strings.Join(quoted, ", ")
+		detail += "; the scopes there are " + quotedNames(names, shownScopes)
 	}
 	return &ClusterError{Kind: ErrNoScope, Detail: detail}
 }
 
-// replace sets the keys.
-func (p *Patroni) replace(keys []etcd.KeyChange) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// replaceLocked sets the keys, and reports whether one that matters has another value.
+func (p *Patroni) replaceLocked(keys []etcd.KeyChange) bool {
+	before := p.keys
 	p.keys = make(map[string]string)
 	for _, k := range keys {
 		p.setLocked(k)
 	}
-	p.settleLocked(nil)
+	return !maps.Equal(before, p.keys)
 }
 
-// apply applies changes to the keys, and reports whether one that matters has another value.
-func (p *Patroni) apply(changes []etcd.KeyChange) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// applyLocked applies changes to the keys, and reports whether one that matters has another value.
+func (p *Patroni) applyLocked(changes []etcd.KeyChange) (bool, error) {
 	before := maps.Clone(p.keys)
 	for _, k := range changes {
 		p.setLocked(k)
 	}
-	return !maps.Equal(before, p.keys)
+	return !maps.Equal(before, p.keys), nil
 }
 
 // tooLarge is the value of a key whose own value is too large to be kept. It is no JSON.
@@ -306,29 +186,13 @@ func (p *Patroni) setLocked(k etcd.KeyChange) {
 	switch {
 	case k.Value == nil:
 		delete(p.keys, k.Key)
-	case len(k.Value) > maxMemberBytes:
+	case k.Large || len(k.Value) > maxMemberBytes:
 		p.keys[k.Key] = tooLarge
 	case len(p.keys) > maxEtcdKeys && p.keys[k.Key] == "":
 		// more members than any cluster has: membersLocked says so
 		p.keys[membersKey] = tooLarge
 	default:
 		p.keys[k.Key] = string(k.Value)
-	}
-}
-
-// fail sets why the keys are not known.
-func (p *Patroni) fail(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.settleLocked(err)
-}
-
-func (p *Patroni) settleLocked(err error) {
-	p.err = err
-	select {
-	case <-p.settled:
-	default:
-		close(p.settled)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/discovery/reach"
 )
 
 // Bounds of what Patroni may say. A member's value has some 300 bytes, and no cluster has a hundred members.
@@ -19,7 +20,6 @@ const (
 	maxClusterMembers  = 1000
 	maxMemberBytes     = 64 << 10
 	maxMemberNameBytes = 64 // as of a backend in the configuration
-	maxShownBytes      = 80 // of a text from outside, in an error
 )
 
 // A clusterMember is what a source says about one member of a database cluster.
@@ -116,13 +116,13 @@ func readConnURL(text string) (host string, port uint16, err error) {
 		// The error would contain the text, which may have a password.
 		return "", 0, errors.New("its conn_url is not a URL")
 	case u.Scheme != "postgres" && u.Scheme != "postgresql":
-		return "", 0, fmt.Errorf("its conn_url begins with %s: needs \"postgres://HOST:PORT/...\"", shown(u.Scheme+":"))
+		return "", 0, fmt.Errorf("its conn_url begins with %s: needs \"postgres://HOST:PORT/...\"", reach.Quote(u.Scheme+":"))
 	}
 	port = defaultPostgresPort
 	if p := u.Port(); p != "" {
 		n, err := strconv.ParseUint(p, 10, 16)
 		if err != nil || n == 0 {
-			return "", 0, fmt.Errorf("its conn_url has the port %s: needs 1 to 65535", shown(p))
+			return "", 0, fmt.Errorf("its conn_url has the port %s: needs 1 to 65535", reach.Quote(p))
 		}
 		port = uint16(n)
 	}
@@ -142,7 +142,7 @@ func checkMemberHost(host string) error {
 		valid = valid && len(l) <= 63 && !strings.HasPrefix(l, "-") && validMemberName(l)
 	}
 	if !valid {
-		return fmt.Errorf("its host is %s: needs an IP address or a host name", shown(host))
+		return fmt.Errorf("its host is %s: needs an IP address or a host name", reach.Quote(host))
 	}
 	return nil
 }
@@ -156,14 +156,6 @@ func checkMemberIP(ip netip.Addr) error {
 		return fmt.Errorf("its address is %s: needs one that can be connected to", spec.Addr())
 	}
 	return nil
-}
-
-// shown quotes a text from outside for an error, shortened.
-func shown(text string) string {
-	if len(text) > maxShownBytes {
-		return strconv.Quote(text[:maxShownBytes]) + "..."
-	}
-	return strconv.Quote(text)
 }
 
 // hostAddresses returns the address of a host.
@@ -230,5 +222,5 @@ func shownName(name string) string {
 	if validMemberName(name) {
 		return name
 	}
-	return shown(name)
+	return reach.Quote(name)
 }

@@ -58,7 +58,7 @@ func membersOf(o PatroniOptions, keys map[string]string) ([]clusterMember, error
 	for k, v := range keys {
 		changes = append(changes, etcd.KeyChange{Key: k, Value: []byte(v)})
 	}
-	p.replace(changes)
+	p.take(changes)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.membersLocked()

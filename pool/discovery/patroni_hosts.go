@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/limeload/limeload-l4/pool/discovery/reach"
 )
 
 const (
@@ -93,7 +95,7 @@ func (h *hosts) lookOne(ctx context.Context, name string) (netip.Addr, error) {
 	}
 	found, err := lookup(ctx, "ip", name)
 	if err != nil {
-		return netip.Addr{}, hostMistake(err)
+		return netip.Addr{}, reach.OfHost(err)
 	}
 	if len(found) == 0 {
 		return netip.Addr{}, errors.New("no address")
@@ -104,20 +106,6 @@ func (h *hosts) lookOne(ctx context.Context, name string) (netip.Addr, error) {
 		}
 	}
 	return found[0], nil
-}
-
-// hostMistake returns the error of a lookup without the address of the DNS server, which may differ each time.
-func hostMistake(err error) error {
-	e, is := errors.AsType[*net.DNSError](err)
-	switch {
-	case is && e.IsNotFound:
-		return errors.New("no such host")
-	case is && e.IsTimeout, errors.Is(err, context.DeadlineExceeded):
-		return errors.New("timed out")
-	case is:
-		return errors.New(e.Err)
-	}
-	return err
 }
 
 // addr returns the address of a host: an IP address, or a name that was looked up.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/pool/discovery/etcd"
+	"github.com/limeload/limeload-l4/pool/discovery/reach"
 )
 
 const (
@@ -131,7 +132,7 @@ func (p *PatroniREST) checkScope(ctx context.Context, endpoint, said string) err
 		said = member.Patroni.Scope
 	}
 	if said != p.o.Scope {
-		return &ClusterError{Kind: ErrNoScope, Detail: fmt.Sprintf("this member's scope is %s, and not %q", shown(said),
+		return &ClusterError{Kind: ErrNoScope, Detail: fmt.Sprintf("this member's scope is %s, and not %q", reach.Quote(said),
 			p.o.Scope)}
 	}
 	p.mu.Lock()
@@ -205,36 +206,36 @@ func (p *PatroniREST) restMistake(ctx context.Context, endpoint string, err erro
 		return own
 	}
 	e.What, e.Endpoints = patroniREST, []string{endpoint}
-	detail, ofTLS := tlsMistake(err)
+	detail, ofTLS := reach.TLS(err)
 	code, answered := errors.AsType[statusError](err)
 	switch {
 	case ofTLS:
 		e.Kind, e.Detail = ErrTLS, detail
 	case errors.Is(err, http.ErrSchemeMismatch):
-		e.Kind, e.Detail = ErrTLS, plainEndpoint
+		e.Kind, e.Detail = ErrTLS, reach.PlainEndpoint
 	case answered && (code == http.StatusUnauthorized || code == http.StatusForbidden) && p.o.User == "":
 		e.Kind, e.Detail = ErrLogin, code.Error()+": it needs a login: set user and password_file"
 	case answered && (code == http.StatusUnauthorized || code == http.StatusForbidden):
 		e.Kind, e.Detail = ErrLogin, fmt.Sprintf("%v: it refuses the user %q with this password: see user and "+
 			"password_file", code, p.o.User)
-	case answered && strings.HasPrefix(endpoint, "http://") && code == http.StatusBadRequest && speaksTLS(ctx, endpoint):
-		e.Kind, e.Detail = ErrTLS, secureEndpoint
+	case answered && strings.HasPrefix(endpoint, "http://") && code == http.StatusBadRequest && reach.SpeaksTLS(ctx, endpoint):
+		e.Kind, e.Detail = ErrTLS, reach.SecureEndpoint
 	case answered && code >= 500:
 		e.Kind, e.Detail = ErrBadAnswer, code.Error()+": this member does not reach its store (etcd) either"
 	case answered:
 		e.Kind, e.Detail = ErrBadAnswer, code.Error()+": needs the address of Patroni's REST API"
 	case errors.Is(err, errNoPatroni):
 		e.Kind, e.Detail = ErrBadAnswer, err.Error()
-	case isDeadline(err):
+	case reach.IsTimeout(err):
 		e.Detail = "timed out"
-	case strings.HasPrefix(endpoint, "http://") && isCut(err) && speaksTLS(ctx, endpoint):
-		e.Kind, e.Detail = ErrTLS, secureEndpoint
-	case strings.HasPrefix(endpoint, "https://") && isCut(err) && speaksPlain(ctx, endpoint):
-		e.Kind, e.Detail = ErrTLS, plainEndpoint
+	case strings.HasPrefix(endpoint, "http://") && isCut(err) && reach.SpeaksTLS(ctx, endpoint):
+		e.Kind, e.Detail = ErrTLS, reach.SecureEndpoint
+	case strings.HasPrefix(endpoint, "https://") && isCut(err) && reach.SpeaksPlain(ctx, endpoint):
+		e.Kind, e.Detail = ErrTLS, reach.PlainEndpoint
 	case isCut(err):
 		e.Detail = "it closes the connection"
 	default:
-		e.Detail = noAnswer(err)
+		e.Detail = reach.NoAnswer(err)
 	}
 	return e
 }

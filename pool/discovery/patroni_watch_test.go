@@ -85,7 +85,7 @@ func TestPatroniCompacted(t *testing.T) {
 	}
 	keys, _, err := session.Read(p.prefix, maxEtcdKeys)
 	must(t, err)
-	p.replace(keys)
+	p.take(keys)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.keys[leaderKey] != "n3" {

@@ -65,7 +65,7 @@ type Pool interface {
 
 // Options are the settings of a Runner, fixed for its life.
 type Options struct {
-	Name    string        // of the source, for the pool: "dns", "srv", "file", "patroni" or "sentinel"
+	Name    string        // of the source, for the pool: "dns", "srv", "file", "patroni", "sentinel" or "etcd"
 	Source  Source        // required
 	Pool    Pool          // required
 	Refresh time.Duration // from one question to the next, unless the answer's TTL is shorter; 0 = 30 s

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/limeload/limeload-l4/pool/discovery/reach"
 )
 
 // Kinds of the errors of Sentinels, beside ErrNoMajority, ErrLogin, ErrTLS, ErrNoAnswer and ErrBadAnswer.
@@ -153,7 +155,7 @@ func endpointFault(err error, plain bool) error {
 	if resolving, is := errors.AsType[*net.DNSError](err); is {
 		return &endpointError{ErrNoAnswer, fmt.Sprintf("look up %s: %s", resolving.Name, resolving.Err)}
 	}
-	return &endpointError{ErrNoAnswer, inWords(err)}
+	return &endpointError{ErrNoAnswer, reach.InWords(err)}
 }
 
 // handshakeFault returns the error of a TLS handshake.
@@ -161,14 +163,14 @@ func handshakeFault(err error) error {
 	if _, is := errors.AsType[tls.RecordHeaderError](err); is {
 		return &endpointError{ErrTLS, "the server does not speak TLS: needs tls = false"}
 	}
-	if detail, is := tlsMistake(err); is {
+	if detail, is := reach.TLS(err); is {
 		return &endpointError{ErrTLS, detail}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) ||
 		errors.Is(err, net.ErrClosed) {
 		return &endpointError{ErrTLS, "no answer to the handshake; if it does not speak TLS, it needs tls = false"}
 	}
-	return &endpointError{ErrTLS, inWords(err)}
+	return &endpointError{ErrTLS, reach.InWords(err)}
 }
 
 // replyFault returns the error that an error reply stands for.

@@ -4,6 +4,7 @@
 package rate
 
 import (
+	"math"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,17 @@ func PerSecond(n, burst int) Limit { return Limit{Every: time.Second / time.Dura
 
 // On reports whether there is a limit.
 func (l Limit) On() bool { return l.Every > 0 }
+
+// Share returns the limit of one of several who keep l together: share is its part, from above 0 to 1. Its mean rate is
+// exact, however small the part is. Bursts add up to that of l, but one may always happen.
+func (l Limit) Share(share float64) Limit {
+	if !l.On() || !(share > 0 && share < 1) {
+		return l
+	}
+	every := math.Min(math.Round(float64(l.Every)/share), maxSlack)
+	burst := float64(max(l.Burst, 1))*share + 1e-6 // so that 49 times 1/49 is 1
+	return Limit{Every: time.Duration(every), Burst: max(1, int(burst))}
+}
 
 // slack is how long before its moment the next one may happen.
 func (l Limit) slack() time.Duration {

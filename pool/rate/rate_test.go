@@ -119,3 +119,33 @@ func TestNoAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestShare holds that nodes with a share each let in together what is due, and the burst before, however small the
+// shares are.
+func TestShare(t *testing.T) {
+	for _, tc := range []struct {
+		limit rate.Limit
+		over  time.Duration
+	}{
+		{rate.PerSecond(1, 1), 2000 * time.Second}, {rate.Limit{Every: time.Hour, Burst: 5}, 2000 * time.Hour},
+		{rate.PerSecond(100, 200), 20 * time.Second}, {rate.PerSecond(rate.MaxCount, rate.MaxBurst), time.Second},
+	} {
+		for _, nodes := range []int{1, 2, 3, 49, 100} {
+			share := tc.limit.Share(1 / float64(nodes))
+			if want := max(1, tc.limit.Burst/nodes); share.Burst != want {
+				t.Errorf("%v in %d parts: a burst of %d, want %d", tc.limit, nodes, share.Burst, want)
+			}
+			due := float64(tc.over) / float64(tc.limit.Every)
+			let := nodes * (share.Burst - 1 + int(tc.over/share.Every))
+			if got := float64(let); got < due-float64(nodes) || got > due*1.001+float64(max(nodes, tc.limit.Burst)) {
+				t.Errorf("%v in %d parts: %d in %v, want %.0f", tc.limit, nodes, let, tc.over, due)
+			}
+		}
+	}
+	if l := rate.PerSecond(5, 5); l.Share(1) != l || l.Share(0) != l || (rate.Limit{}).Share(0.5) != (rate.Limit{}) {
+		t.Error("a whole limit has another share, or no limit has one")
+	}
+	if l := (rate.Limit{Every: rate.MaxEvery, Burst: rate.MaxBurst}).Share(1e-300); l.Every <= 0 || l.Wait(l.Every, 0) < 0 {
+		t.Errorf("a tiny share is %+v", l)
+	}
+}

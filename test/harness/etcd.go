@@ -2,6 +2,8 @@ package harness
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -111,6 +113,14 @@ func (e *Etcd) Restart(t testing.TB) {
 	t.Helper()
 	e.Process = Start(t, e.command)
 	e.WaitStderr(t, "client requests on")
+}
+
+// Empty deletes the data of a member that was killed, as somebody does by mistake.
+func (e *Etcd) Empty(t testing.TB) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(e.command.Dir, "data")); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Do runs a command with etcd's own client, and returns its output.

@@ -34,7 +34,7 @@ func NewHost(t testing.TB, name string) *Host {
 		Path: Tool(t, "unshare"), Args: []string{"--net", "--", "cat"}, Stdin: true, // cat is executed in place: the pid stays
 	})}
 	Eventually(t, name+" has a namespace of its own", func() error {
-		mine, err := os.Readlink("/proc/self/ns/net")
+		mine, err := os.Readlink("/proc/thread-self/ns/net") // the main thread may be elsewhere for ever, see do
 		if err != nil {
 			return err
 		}
@@ -84,15 +84,23 @@ func (h *Host) Set(t testing.TB, name, value string) {
 }
 
 // Do calls f on a thread in the host's namespace: sockets that f opens belong to the host, and work everywhere then. f
-// must not start processes, which would be killed at the end of the thread.
+// must not start processes.
 func (h *Host) Do(f func() error) error {
-	done := make(chan error)
-	go func() { done <- h.do(f) }()
-	return <-done
-}
-
-func (h *Host) do(f func() error) error {
-	runtime.LockOSThread() // for ever: the thread ends with this goroutine, and is not used for anything else
+	// Other goroutines get no part in it: Go starts no thread from a locked one. The thread must not end with its
+	// goroutine, which would kill the processes that it has started before (see Start).
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer home.Close()
+	defer func() {
+		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+			panic(os.NewSyscallError("setns", err)) // a thread astray
+		}
+		runtime.UnlockOSThread()
+	}()
 	namespace, err := os.Open(h.namespace())
 	if err != nil {
 		return err
@@ -102,6 +110,22 @@ func (h *Host) do(f func() error) error {
 		return os.NewSyscallError("setns", err)
 	}
 	return f()
+}
+
+// Addresses returns the addresses of a device, with the lengths of their prefixes.
+func (h *Host) Addresses(device string) (all []string, err error) {
+	err = h.Do(func() error {
+		i, err := net.InterfaceByName(device)
+		if err != nil {
+			return err
+		}
+		addresses, err := i.Addrs()
+		for _, a := range addresses {
+			all = append(all, a.String())
+		}
+		return err
+	})
+	return all, err
 }
 
 // Dial connects from the host to a TCP address. from is the local address, or nil.

@@ -11,11 +11,11 @@ import (
 // this. It ends with the test. Its methods may be called from any goroutine.
 type SlowLink struct {
 	listener *net.TCPListener
-	target   string
 	serving  sync.WaitGroup
 
 	mu sync.Mutex
 	// mu guards the fields below
+	target  string
 	changed chan struct{} // closed and replaced at each change of them
 	delay   time.Duration // of what the server sends
 	hanging bool
@@ -62,6 +62,9 @@ func (s *SlowLink) Cut() {
 	})
 }
 
+// Lead leads new connections to another server.
+func (s *SlowLink) Lead(target string) { s.change(func() { s.target = target }) }
+
 // Mend ends what Delay, Hang and Cut have begun.
 func (s *SlowLink) Mend() { s.change(func() { s.delay, s.hanging, s.cut = 0, false, false }) }
 
@@ -73,14 +76,14 @@ func (s *SlowLink) change(do func()) {
 	s.changed = make(chan struct{})
 }
 
-// enter records a connection, which Cut resets. It reports false if the link is cut.
-func (s *SlowLink) enter(c *net.TCPConn) bool {
+// enter records a connection, which Cut resets, and returns the server's address. It reports false if the link is cut.
+func (s *SlowLink) enter(c *net.TCPConn) (target string, is bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.cut {
 		s.open[c] = struct{}{}
 	}
-	return !s.cut
+	return s.target, !s.cut
 }
 
 // leave closes a connection.
@@ -97,24 +100,25 @@ func (s *SlowLink) accept() {
 		if err != nil {
 			return // the test ends
 		}
-		if !s.enter(c) {
+		target, is := s.enter(c)
+		if !is {
 			Reset(c)
 			continue
 		}
-		s.serving.Go(func() { s.serve(c) })
+		s.serving.Go(func() { s.serve(c, target) })
 	}
 }
 
-func (s *SlowLink) serve(client *net.TCPConn) {
+func (s *SlowLink) serve(client *net.TCPConn, target string) {
 	defer s.leave(client)
-	c, err := net.Dial("tcp", s.target)
+	c, err := net.Dial("tcp", target)
 	if err != nil {
 		Reset(client)
 		return
 	}
 	server := c.(*net.TCPConn)
 	defer s.leave(server)
-	if !s.enter(server) {
+	if _, is := s.enter(server); !is {
 		return
 	}
 	var passing sync.WaitGroup

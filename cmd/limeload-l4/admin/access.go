@@ -37,6 +37,9 @@ type AccessRule struct {
 	Added    time.Time  `json:"added"`
 	Until    *time.Time `json:"until,omitempty"` // nil if it stays until it is removed
 	Comment  string     `json:"comment"`
+	Fleet    bool       `json:"fleet"` // the fleet shares it
+	// only in the answer about a change, and only with a fleet
+	Sharing *Sharing `json:"sharing,omitempty"`
 }
 
 // NewAccessRule is an access rule to be added. It replaces the rule for the same prefix and listener.
@@ -46,6 +49,8 @@ type NewAccessRule struct {
 	Listener string   `json:"listener,omitempty"`    // "" for every listener
 	For      *float64 `json:"for_seconds,omitempty"` // nil until it is removed
 	Comment  string   `json:"comment,omitempty"`
+	Local    bool     `json:"local,omitempty"` // see Origin
+	By       string   `json:"-"`               // see Origin
 }
 
 // AccessQuery is the query of an access check.
@@ -154,6 +159,7 @@ func (s *Server) addAccessRule(a *asked) (any, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
+	r.By = a.by()
 	return result(s.balancer.AddAccessRule(r))
 }
 
@@ -168,7 +174,11 @@ func (s *Server) removeAccessRule(a *asked) (any, error) {
 	if _, err := ParsePrefix(prefix); err != nil {
 		return nil, err
 	}
-	return nil, s.balancer.RemoveAccessRule(prefix, a.query.Get("listener"))
+	from, err := originOf(a)
+	if err != nil {
+		return nil, err
+	}
+	return removed(s.balancer.RemoveAccessRule(prefix, a.query.Get("listener"), from))
 }
 
 func (s *Server) checkAccess(a *asked) (any, error) {
@@ -196,13 +206,13 @@ func (c *Client) AddAccessRule(ctx context.Context, r NewAccessRule) (AccessRule
 	return answerOf[AccessRule](ctx, c, call{method: http.MethodPost, path: accessPath, json: r})
 }
 
-// RemoveAccessRule removes the access rule for a prefix and a listener; "" stands for every listener.
-func (c *Client) RemoveAccessRule(ctx context.Context, prefix, listener string) error {
-	query := url.Values{}
+// RemoveAccessRule removes the access rule for a prefix and a listener; "" stands for every listener. It is local to the
+// daemon's node if local is true. The result is nil if the daemon is in no fleet.
+func (c *Client) RemoveAccessRule(ctx context.Context, prefix, listener string, local bool) (*Sharing, error) {
+	query := localQuery(local)
 	set(query, "prefix", prefix)
 	set(query, "listener", listener)
-	_, err := c.do(ctx, call{method: http.MethodDelete, path: accessPath, query: query})
-	return err
+	return c.remove(ctx, call{method: http.MethodDelete, path: accessPath, query: query})
 }
 
 // CheckAccess returns where an address may come in, and what decides.

@@ -32,22 +32,23 @@ func (f *fake) AddAccessRule(n NewAccessRule) (AccessRule, error) {
 	}
 	f.rules = append(f.rules, r)
 	f.changed("%s %s at %q", n.Action, n.Prefix, n.Listener)
+	r.Sharing = f.shared(Origin{By: n.By, Local: n.Local})
 	return r, nil
 }
 
-func (f *fake) RemoveAccessRule(prefix, listener string) error {
+func (f *fake) RemoveAccessRule(prefix, listener string, from Origin) (*Sharing, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
-		return f.fail
+		return nil, f.fail
 	}
 	i := slices.IndexFunc(f.rules, func(r AccessRule) bool { return r.Prefix == prefix && r.Listener == listener })
 	if i < 0 {
-		return fmt.Errorf("%s: %w", prefix, ErrUnknownAccessRule)
+		return nil, fmt.Errorf("%s: %w", prefix, ErrUnknownAccessRule)
 	}
 	f.rules = slices.Delete(f.rules, i, i+1)
 	f.changed("remove rule %s at %q", prefix, listener)
-	return nil
+	return f.shared(from), nil
 }
 
 func (f *fake) CheckAccess(q AccessQuery) (AccessCheck, error) {

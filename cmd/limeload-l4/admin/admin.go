@@ -29,7 +29,7 @@ type Balancer interface {
 
 	AddBackend(pool string, b NewBackend) (Backend, error)
 	ChangeBackend(pool, name string, c BackendChange) (Backend, error)
-	RemoveBackend(pool, name string) error
+	RemoveBackend(pool, name string, from Origin) (*Sharing, error)
 	DrainBackend(pool, name string, d Drain) (Backend, error)
 
 	Sessions(ctx context.Context, f SessionFilter) (SessionList, error)
@@ -38,9 +38,12 @@ type Balancer interface {
 
 	AccessRules() []AccessRule // sorted by listener and prefix
 	AddAccessRule(r NewAccessRule) (AccessRule, error)
-	RemoveAccessRule(prefix, listener string) error // of every listener for ""
+	// of every listener for ""
+	RemoveAccessRule(prefix, listener string, from Origin) (*Sharing, error)
 	CheckAccess(q AccessQuery) (AccessCheck, error)
 	Clients(q ClientQuery) (ClientList, error)
+
+	FleetChanges() ([]FleetChange, error) // the latest first; the error wraps ErrNoFleet
 
 	PurgeDNS(listener string, p DNSPurge) (int, error) // returns how many answers were removed
 
@@ -134,6 +137,7 @@ type Difference struct {
 	What    string `json:"what"` // added, removed, weight, max_sessions, max_rate or mode
 	File    string `json:"file"` // "" if the file has none
 	Running string `json:"running"`
+	Fleet   bool   `json:"fleet"` // the fleet shares it
 }
 
 // Dropped is a run-time value that ends with a reload.
@@ -225,11 +229,13 @@ type Backend struct {
 	// nil unless a drain with a deadline or a removal is under way
 	Drain *DrainProgress `json:"drain,omitempty"`
 	Check *LastCheck     `json:"check,omitempty"` // nil if it is not checked
+	// only in the answer about a change, and only with a fleet
+	Sharing *Sharing `json:"sharing,omitempty"`
 }
 
 // LastCheck is the result of a backend's last health check.
 type LastCheck struct {
-	At      *time.Time `json:"at,omitempty"` // nil before the first one
+	At      *time.Time `json:"at,omitempty"` // nil before the first one, and if other nodes check
 	Took    float64    `json:"took_seconds"`
 	Detail  string     `json:"detail"`
 	Next    *time.Time `json:"next,omitempty"`
@@ -237,6 +243,8 @@ type LastCheck struct {
 
 	Role string   `json:"role,omitempty"`        // primary or replica; "" if the check finds no role
 	Lag  *float64 `json:"lag_seconds,omitempty"` // of a replica behind its primary; nil if it is not known
+
+	Nodes []string `json:"nodes,omitempty"` // of the fleet, whose check it is; nil if it is this node's
 }
 
 // NewBackend is a backend to be added. Fields that are left out have the defaults of the configuration.
@@ -250,6 +258,8 @@ type NewBackend struct {
 	Zone        string `json:"zone,omitempty"`
 	Mode        string `json:"mode,omitempty"`
 	Check       string `json:"check,omitempty"` // its own address and port for checks; "" for none
+	Local       bool   `json:"local,omitempty"` // see Origin
+	By          string `json:"-"`               // see Origin
 }
 
 // BackendChange changes a backend; nil fields are not changed. After an error nothing is changed.
@@ -258,12 +268,16 @@ type BackendChange struct {
 	MaxSessions *int    `json:"max_sessions,omitempty"`
 	MaxRate     *string `json:"max_rate,omitempty"` // such as "500/s burst 50"; "" is no limit
 	Mode        *string `json:"mode,omitempty"`
+	Local       bool    `json:"local,omitempty"` // see Origin
+	By          string  `json:"-"`               // see Origin
 }
 
 // Drain describes a drain: the backend gets no new sessions, and existing ones go on until Deadline has passed.
 type Drain struct {
 	Deadline float64 `json:"deadline_seconds"` // after which its sessions are ended; 0 for never
 	Remove   bool    `json:"remove,omitempty"` // remove it from the pool after its last session
+	Local    bool    `json:"local,omitempty"`  // see Origin
+	By       string  `json:"-"`                // see Origin
 }
 
 // DrainProgress says how far a drain has come.

@@ -38,7 +38,9 @@ type fake struct {
 	plans    []*Configuration
 	rules    []AccessRule
 	queries  []ClientQuery // of all calls for clients
-	fail     error         // returned by every call that can fail
+	origins  []Origin      // of all changes of backends and rules
+	hasFleet bool
+	fail     error // returned by every call that can fail
 	notReady error
 	dead     error
 	reload   func(ctx context.Context) (Reloaded, error)
@@ -183,8 +185,9 @@ func (f *fake) AddBackend(poolName string, n NewBackend) (Backend, error) {
 	if n.Weight != nil {
 		b.Weight = *n.Weight
 	}
-	f.backends = append(f.backends, b)
+	f.backends = append(f.backends, b) // without Sharing
 	f.changed("add %s/%s", poolName, n.Name)
+	b.Sharing = f.shared(Origin{By: n.By, Local: n.Local})
 	return b, nil
 }
 
@@ -208,19 +211,41 @@ func (f *fake) ChangeBackend(poolName, name string, c BackendChange) (Backend, e
 		f.backends[i].Mode = *c.Mode
 	}
 	f.changed("change %s/%s", poolName, name)
-	return f.backends[i], nil
+	answer := f.backends[i]
+	answer.Sharing = f.shared(Origin{By: c.By, Local: c.Local})
+	return answer, nil
 }
 
-func (f *fake) RemoveBackend(poolName, name string) error {
+func (f *fake) RemoveBackend(poolName, name string, from Origin) (*Sharing, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	i, err := f.find(poolName, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	f.backends = slices.Delete(f.backends, i, i+1)
 	f.changed("remove %s/%s", poolName, name)
-	return nil
+	return f.shared(from), nil
+}
+
+// errorOf returns the error of a call.
+func errorOf(_ *Sharing, err error) error { return err }
+
+// shared returns what a fleet would say of a change; nil without one.
+func (f *fake) shared(from Origin) *Sharing {
+	f.origins = append(f.origins, from)
+	switch {
+	case !f.hasFleet:
+		return nil
+	case from.Local:
+		return &Sharing{Why: "it is for this node alone"}
+	}
+	return &Sharing{Shared: true}
+}
+
+func (f *fake) FleetChanges() ([]FleetChange, error) {
+	return []FleetChange{{At: fakeTime(), Node: "n1", By: "root", Pool: "redis", Backend: "b1", What: "weight", Value: "3",
+		InForce: true}}, nil
 }
 
 func (f *fake) DrainBackend(poolName, name string, d Drain) (Backend, error) {
@@ -233,7 +258,9 @@ func (f *fake) DrainBackend(poolName, name string, d Drain) (Backend, error) {
 	f.backends[i].Mode = "drain"
 	f.backends[i].Drain = &DrainProgress{Sessions: 2, Left: 2, Remove: d.Remove}
 	f.changed("drain %s/%s in %gs", poolName, name, d.Deadline)
-	return f.backends[i], nil
+	answer := f.backends[i]
+	answer.Sharing = f.shared(Origin{By: d.By, Local: d.Local})
+	return answer, nil
 }
 
 func (f *fake) matching(s SessionFilter) []Session {

@@ -43,6 +43,7 @@ func (s *Server) addBackend(a *asked) (any, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}
+	b.By = a.by()
 	name := a.PathValue("pool")
 	made, err := s.balancer.AddBackend(name, b)
 	if err != nil {
@@ -56,12 +57,13 @@ func (s *Server) changeBackend(a *asked) (any, error) {
 	if err := s.readJSON(a, &c, false); err != nil {
 		return nil, err
 	}
-	if c == (BackendChange{}) {
+	if c == (BackendChange{Local: c.Local}) {
 		return nil, newProblem(problemBadRequest, "the body changes nothing; it needs weight, max_sessions, max_rate or mode")
 	}
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
+	c.By = a.by()
 	return result(s.balancer.ChangeBackend(a.PathValue("pool"), a.PathValue("backend"), c))
 }
 
@@ -69,7 +71,11 @@ func (s *Server) removeBackend(a *asked) (any, error) {
 	if err := noBody(a); err != nil {
 		return nil, err
 	}
-	return nil, s.balancer.RemoveBackend(a.PathValue("pool"), a.PathValue("backend"))
+	from, err := originOf(a)
+	if err != nil {
+		return nil, err
+	}
+	return removed(s.balancer.RemoveBackend(a.PathValue("pool"), a.PathValue("backend"), from))
 }
 
 func (s *Server) drainBackend(a *asked) (any, error) {
@@ -80,6 +86,7 @@ func (s *Server) drainBackend(a *asked) (any, error) {
 	if _, err := d.Time(); err != nil {
 		return nil, err
 	}
+	d.By = a.by()
 	return result(s.balancer.DrainBackend(a.PathValue("pool"), a.PathValue("backend"), d))
 }
 

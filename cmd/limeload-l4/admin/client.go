@@ -133,10 +133,10 @@ func (c *Client) ChangeBackend(ctx context.Context, pool, name string, change Ba
 	return answerOf[Backend](ctx, c, call{method: http.MethodPatch, path: backendPath(pool, name), json: change})
 }
 
-// RemoveBackend removes a backend from its pool.
-func (c *Client) RemoveBackend(ctx context.Context, pool, name string) error {
-	_, err := c.do(ctx, call{method: http.MethodDelete, path: backendPath(pool, name)})
-	return err
+// RemoveBackend removes a backend from its pool, on the daemon's node alone if local is true. The result is nil if the
+// daemon is in no fleet.
+func (c *Client) RemoveBackend(ctx context.Context, pool, name string, local bool) (*Sharing, error) {
+	return c.remove(ctx, call{method: http.MethodDelete, path: backendPath(pool, name), query: localQuery(local)})
 }
 
 // DrainBackend starts to drain a backend and returns at once. Backend.Drain is the progress.

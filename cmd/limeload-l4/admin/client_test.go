@@ -56,7 +56,7 @@ func TestClient(t *testing.T) {
 		check(t, err)
 		drained, err := c.DrainBackend(ctx, "redis", "a/b c", Drain{Deadline: 2.5, Remove: true})
 		check(t, err)
-		check(t, c.RemoveBackend(ctx, "redis", "a/b c"))
+		check(t, errorOf(c.RemoveBackend(ctx, "redis", "a/b c", false)))
 		if added.Weight != 0 || changed.Mode != mode || drained.Drain == nil || !drained.Drain.Remove {
 			t.Errorf("%+v %+v %+v", added, changed, drained)
 		}
@@ -97,8 +97,8 @@ func TestClient(t *testing.T) {
 			rules[2].Comment != "ü" || rule.Prefix != rules[2].Prefix {
 			t.Errorf("%+v, the rules are %+v", rule, rules)
 		}
-		check(t, c.RemoveAccessRule(ctx, "2001:db8::/32", "redis"))
-		check(t, c.RemoveAccessRule(ctx, "198.51.100.0/24", ""))
+		check(t, errorOf(c.RemoveAccessRule(ctx, "2001:db8::/32", "redis", false)))
+		check(t, errorOf(c.RemoveAccessRule(ctx, "198.51.100.0/24", "", false)))
 		access, err := c.CheckAccess(ctx, AccessQuery{Address: "192.0.2.7", Listener: "redis"})
 		check(t, err)
 		heavy, err := c.Clients(ctx, ClientQuery{Listener: "redis", Sort: "sessions", Limit: 7})
@@ -174,9 +174,9 @@ func TestClientProblems(t *testing.T) {
 	c, ctx := w.client(t, ""), t.Context()
 	_, unknownPool := c.Backends(ctx, "none")
 	_, unknownListener := c.Explain(ctx, ExplainQuery{Listener: "none", Client: "192.0.2.1"})
-	unknownBackend := c.RemoveBackend(ctx, "redis", "none")
+	_, unknownBackend := c.RemoveBackend(ctx, "redis", "none", false)
 	_, noCache := c.PurgeDNS(ctx, "redis", DNSPurge{All: true})
-	unknownRule := c.RemoveAccessRule(ctx, "192.0.2.0/24", "")
+	_, unknownRule := c.RemoveAccessRule(ctx, "192.0.2.0/24", "", false)
 	_, tooMany := c.AddAccessRule(ctx, NewAccessRule{Prefix: "192.0.2.0/24", Action: "deny", Comment: "full"})
 	_, duplicate := c.AddBackend(ctx, "redis", NewBackend{Name: "b1", Address: "192.0.2.3:1"})
 	for target, err := range map[error]error{
@@ -210,7 +210,7 @@ func TestClientProblems(t *testing.T) {
 		t.Errorf("all sessions, meant: %d, %v", n, err)
 	}
 	for _, name := range []string{".", "..", "a/../b"} {
-		if err := c.RemoveBackend(ctx, "redis", name); !errors.Is(err, pool.ErrUnknownBackend) {
+		if _, err := c.RemoveBackend(ctx, "redis", name, false); !errors.Is(err, pool.ErrUnknownBackend) {
 			t.Errorf("backend %q: %v", name, err)
 		}
 	}

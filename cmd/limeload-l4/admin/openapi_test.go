@@ -74,7 +74,7 @@ func wire() map[string][2]any {
 		"POST /v1/pools/{pool}/backends":                 {NewBackend{}, Backend{}},
 		"GET /v1/pools/{pool}/backends/{backend}":        {nil, Backend{}},
 		"PATCH /v1/pools/{pool}/backends/{backend}":      {BackendChange{}, Backend{}},
-		"DELETE /v1/pools/{pool}/backends/{backend}":     {nil, nil},
+		"DELETE /v1/pools/{pool}/backends/{backend}":     {nil, removal{}},
 		"POST /v1/pools/{pool}/backends/{backend}/drain": {Drain{}, Backend{}},
 		"GET /v1/sessions":                               {nil, SessionList{}},
 		"DELETE /v1/sessions":                            {nil, endedSessions{}},
@@ -82,8 +82,9 @@ func wire() map[string][2]any {
 		"GET /v1/clients":                                {nil, ClientList{}},
 		"GET /v1/access":                                 {nil, accessRuleList{}},
 		"POST /v1/access":                                {NewAccessRule{}, AccessRule{}},
-		"DELETE /v1/access":                              {nil, nil},
+		"DELETE /v1/access":                              {nil, removal{}},
 		"GET /v1/access/check":                           {nil, AccessCheck{}},
+		"GET /v1/fleet/changes":                          {nil, fleetChangeList{}},
 		"GET /v1/explain":                                {nil, Explanation{}},
 		"GET /v1/fleet":                                  {nil, Fleet{}},
 		"GET /v1/fleet/verify":                           {nil, FleetComparison{}},
@@ -124,6 +125,7 @@ func closedSets() map[string][]string {
 		"LastCheck.role":       {"primary", "replica"},
 		"Backend.source_role":  words(pool.RoleUnknown, pool.RolePrimary, pool.RoleReplica),
 		"Difference.what":      {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
+		"FleetChange.what":     append(pool.OverrideFields(), "access"),
 		"Dropped.what":         {"added", "removed", "weight", "max_sessions", "max_rate", "mode"},
 		"Listener.protocol":    {"tcp", "udp"},
 		"Pool.on_remove":       {"drain", "close"},
@@ -269,7 +271,10 @@ func (c *documentCheck) operation(name string, r route, shared []parameter, o op
 	}
 	c.body(name+" body", o.Body.Content, types[0])
 	for status, answer := range o.Responses {
-		if strings.HasPrefix(status, "2") {
+		switch {
+		case status == "204":
+			c.body(name+" answer", answer.Content, nil)
+		case strings.HasPrefix(status, "2"):
 			c.body(name+" answer", answer.Content, types[1])
 		}
 	}
@@ -362,6 +367,9 @@ func (c *documentCheck) schema(name string, s schema, t reflect.Type) {
 	left := maps.Clone(s.Properties)
 	for i := range t.NumField() {
 		field, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if field == "-" {
+			continue // the server sets it
+		}
 		property, has := left[field]
 		delete(left, field)
 		if !has {

@@ -6,6 +6,9 @@ import (
 	"syscall"
 )
 
+// peerFormat is the text of the remote address of a Unix socket: the user and the process.
+const peerFormat = "uid %d pid %d"
+
 // A peerListener reports as remote address of a Unix socket's connection which user and process connected. Such a
 // socket has no address of its own, and the log shall say who made a change.
 type peerListener struct{ net.Listener }
@@ -32,7 +35,7 @@ func (l peerListener) Accept() (net.Conn, error) {
 	if err != nil || failed != nil {
 		return c, nil
 	}
-	return peerConn{c, peerAddr(fmt.Sprintf("uid %d pid %d", peer.Uid, peer.Pid))}, nil
+	return peerConn{c, peerAddr(fmt.Sprintf(peerFormat, peer.Uid, peer.Pid))}, nil
 }
 
 type peerConn struct {

@@ -78,10 +78,10 @@ func TestRoutes(t *testing.T) {
 				`"rate_per_second":3.5,`, ""},
 		{"GET /v1/access", request{method: "GET", target: "/v1/access"}, 200, mediaJSON,
 			`{"rules":[{"prefix":"198.51.100.0/24","action":"deny","listener":"","listener_gone":false,` +
-				`"added":"2026-02-03T04:05:06Z","comment":"scans <us>"}`, ""},
+				`"added":"2026-02-03T04:05:06Z","comment":"scans <us>","fleet":false}`, ""},
 		{"POST /v1/access", request{"POST", pathAccess, "", jsonHeader(), `{"prefix":"192.0.2.0/24","action":"deny",` +
 			`"listener":"redis","for_seconds":600,"comment":"ticket 7"}`}, 200, mediaJSON,
-			`"until":"2026-02-03T04:15:06Z","comment":"ticket 7"}`, `deny 192.0.2.0/24 at "redis"`},
+			`"until":"2026-02-03T04:15:06Z","comment":"ticket 7","fleet":false}`, `deny 192.0.2.0/24 at "redis"`},
 		{"POST /v1/access", request{"POST", pathAccess, "", jsonHeader(), `{"prefix":"2001:db8::7","action":"allow"}`},
 			200, mediaJSON, `"listener":"","listener_gone":false`, `allow 2001:db8::7 at ""`},
 		{"DELETE /v1/access", request{method: "DELETE", target: pathAccess + "?prefix=198.51.100.0/24"}, 204, "", "",
@@ -101,6 +101,8 @@ func TestRoutes(t *testing.T) {
 		{"POST /v1/plan", request{method: "POST", target: "/v1/plan"}, 200, mediaJSON, `"pools":[]`, ""},
 		{"POST /v1/plan", request{"POST", "/v1/plan?name=new.toml", "", toml, "[global]\n"}, 200, mediaJSON,
 			`"pools":[]`, ""},
+		{"GET /v1/fleet/changes", request{method: "GET", target: "/v1/fleet/changes"}, 200, mediaJSON,
+			`"what":"weight","value":"3","undone":false,"in_force":true`, ""},
 		{"GET /v1/log", request{method: "GET", target: "/v1/log"}, 200, mediaJSON, `{"level":"info"}`, ""},
 		{"PUT /v1/log", request{"PUT", "/v1/log", "", jsonHeader(), `{"level":"debug"}`}, 200, mediaJSON,
 			`{"level":"debug"}`, "level debug"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
@@ -213,8 +214,27 @@ func (d *Daemon) checkedBackend(
 	}
 	if checked {
 		a.Reason, a.Check = reasonOf(b, t.Last), lastCheck(t)
+	} else {
+		a.Check = d.heardCheck(pool, b.ID)
 	}
 	return a
+}
+
+// heardCheck returns what other nodes of the fleet have found about a backend; nil if they do not check it for this one.
+func (d *Daemon) heardCheck(pool, backend string) *admin.LastCheck {
+	s, err := d.served(pool)
+	if err != nil {
+		return nil // a reload has just removed it
+	}
+	k, _ := s.works()
+	if k == nil {
+		return nil
+	}
+	f, by, is := k.heard(backend)
+	if !is {
+		return nil
+	}
+	return &admin.LastCheck{Detail: f.Reason, Role: f.Role, Nodes: by}
 }
 
 // lastCheck converts the stats of a target for the API.
@@ -272,6 +292,12 @@ func (d *Daemon) served(name string) (*served, error) {
 
 // AddBackend adds a backend to a pool, until the process ends or, with a state file, for longer.
 func (d *Daemon) AddBackend(name string, b admin.NewBackend) (admin.Backend, error) {
+	g := d.give(admin.Origin{By: b.By, Local: b.Local})
+	answer, err := d.addBackend(name, b, g)
+	return g.answer(answer, err)
+}
+
+func (d *Daemon) addBackend(name string, b admin.NewBackend, g *giving) (admin.Backend, error) {
 	end, err := d.beginChange()
 	if err != nil {
 		return admin.Backend{}, err
@@ -281,6 +307,7 @@ func (d *Daemon) AddBackend(name string, b admin.NewBackend) (admin.Backend, err
 	if err != nil {
 		return admin.Backend{}, err
 	}
+	b.Local = false // it is no key of a backend
 	spec, err := newBackendSpec(b)
 	if err != nil {
 		return admin.Backend{}, err
@@ -288,6 +315,7 @@ func (d *Daemon) AddBackend(name string, b admin.NewBackend) (admin.Backend, err
 	if err := s.pool.Add(spec); err != nil {
 		return admin.Backend{}, s.explained(spec.ID, err)
 	}
+	g.backend(s.pool, spec.ID)
 	return d.changedBackend(s, spec.ID)
 }
 
@@ -310,6 +338,12 @@ func newBackendSpec(b admin.NewBackend) (pool.Spec, error) {
 
 // ChangeBackend changes a backend's weight, limits or mode.
 func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Backend, error) {
+	g := d.give(admin.Origin{By: c.By, Local: c.Local})
+	answer, err := d.changeBackend(name, id, c, g)
+	return g.answer(answer, err)
+}
+
+func (d *Daemon) changeBackend(name, id string, c admin.BackendChange, g *giving) (admin.Backend, error) {
 	end, err := d.beginChange()
 	if err != nil {
 		return admin.Backend{}, err
@@ -346,19 +380,41 @@ func (d *Daemon) ChangeBackend(name, id string, c admin.BackendChange) (admin.Ba
 	if err := errors.Join(failures...); err != nil {
 		return admin.Backend{}, s.explained(id, err)
 	}
+	g.settings(s.pool, id, time.Time{}, changedFields(c)...)
 	return d.changedBackend(s, id)
+}
+
+// changedFields returns the settings that a change is about.
+func changedFields(c admin.BackendChange) (fields []string) {
+	for field, is := range map[string]bool{
+		fieldWeight: c.Weight != nil, fieldMaxSessions: c.MaxSessions != nil, fieldMaxRate: c.MaxRate != nil,
+		fieldMode: c.Mode != nil,
+	} {
+		if is {
+			fields = append(fields, field)
+		}
+	}
+	return fields
 }
 
 // validChange checks every value before any of them is changed.
 func validChange(c admin.BackendChange) error {
-	if c == (admin.BackendChange{}) {
+	if len(changedFields(c)) == 0 {
 		return &admin.RequestError{Field: "body", Value: "{}", Want: "weight, max_sessions, max_rate or mode"}
 	}
 	return c.Check()
 }
 
 // RemoveBackend takes a backend out of its pool.
-func (d *Daemon) RemoveBackend(name, id string) error {
+func (d *Daemon) RemoveBackend(name, id string, from admin.Origin) (*admin.Sharing, error) {
+	g := d.give(from)
+	if err := d.removeBackend(name, id, g); err != nil {
+		return nil, err
+	}
+	return g.await(), nil
+}
+
+func (d *Daemon) removeBackend(name, id string, g *giving) error {
 	end, err := d.beginChange()
 	if err != nil {
 		return err
@@ -372,6 +428,7 @@ func (d *Daemon) RemoveBackend(name, id string) error {
 	if err := s.pool.Remove(id); err != nil {
 		return s.explained(id, err)
 	}
+	g.backend(s.pool, id)
 	return d.saveState()
 }
 
@@ -403,6 +460,9 @@ func (d *Daemon) Ready() error {
 		return errors.New("starting: the first checks are not done")
 	case draining:
 		return admin.ErrEnding
+	}
+	if reason := d.fleet.sharing().aloneReason(); reason != "" {
+		return errors.New(reason)
 	}
 	return nil
 }

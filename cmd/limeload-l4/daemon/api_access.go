@@ -23,7 +23,9 @@ func (d *Daemon) AccessRules() []admin.AccessRule {
 	listeners := listenerNames(d.config())
 	rules := []admin.AccessRule{}
 	for _, r := range d.rules.list() {
-		rules = append(rules, r.answer(listeners))
+		a := r.answer(listeners)
+		a.Fleet = d.fleet.shared(accessKey(r.ruleKey))
+		rules = append(rules, a)
 	}
 	return rules
 }
@@ -65,31 +67,51 @@ func (d *Daemon) AddAccessRule(n admin.NewAccessRule) (admin.AccessRule, error) 
 	if lasts > 0 {
 		r.until = r.added.Add(lasts)
 	}
+	g := d.give(admin.Origin{By: n.By, Local: n.Local})
+	answer := r.answer(listeners)
+	if err := d.addRule(r, g); err != nil {
+		return answer, err // an *admin.NotSavedError, if it is in force
+	}
+	answer.Fleet, answer.Sharing = d.fleet.shared(accessKey(r.ruleKey)), g.await()
+	return answer, nil
+}
+
+func (d *Daemon) addRule(r accessRule, g *giving) error {
 	end, err := d.beginChange()
 	if err != nil {
-		return admin.AccessRule{}, err
+		return err
 	}
 	defer end()
 	if err := d.rules.add(r); err != nil {
-		return admin.AccessRule{}, err
+		return err
 	}
-	return r.answer(listeners), d.saveState()
+	g.rule(r)
+	return d.saveState()
 }
 
 // RemoveAccessRule removes the access rule for a prefix and a listener; "" stands for every listener.
-func (d *Daemon) RemoveAccessRule(prefix, listener string) error {
+func (d *Daemon) RemoveAccessRule(prefix, listener string, from admin.Origin) (*admin.Sharing, error) {
 	p, err := admin.ParsePrefix(prefix)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	g := d.give(from)
+	if err := d.removeRule(ruleKey{prefix: p, listener: listener}, g); err != nil {
+		return nil, err
+	}
+	return g.await(), nil
+}
+
+func (d *Daemon) removeRule(k ruleKey, g *giving) error {
 	end, err := d.beginChange()
 	if err != nil {
 		return err
 	}
 	defer end()
-	if err := d.rules.remove(ruleKey{prefix: p, listener: listener}, wallNow()); err != nil {
+	if err := d.rules.remove(k, wallNow()); err != nil {
 		return err
 	}
+	g.noRule(k)
 	return d.saveState()
 }
 

@@ -10,6 +10,9 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
+// errorOf returns the error of a call.
+func errorOf(_ *admin.Sharing, err error) error { return err }
+
 // TestBackendErrors checks the errors about backends that do not exist, or cannot exist.
 func TestBackendErrors(t *testing.T) {
 	cfg, err := conf.Parse("lb.toml", []byte(goodConfig))
@@ -49,7 +52,7 @@ func TestBackendErrors(t *testing.T) {
 			`name: found "` + strings.Repeat("a", 64) + `..."; needs 1 to 64 letters, digits, '_', '-' or '.'`, nil},
 		{add(admin.NewBackend{Address: "127.0.0.1:7998"}), `pool web has a backend "127.0.0.1:7998" already`,
 			pool.ErrDuplicateBackend},
-		{d.RemoveBackend("web", "bb"), unknown, pool.ErrUnknownBackend},
+		{errorOf(d.RemoveBackend("web", "bb", admin.Origin{})), unknown, pool.ErrUnknownBackend},
 		{change, unknown, pool.ErrUnknownBackend},
 		{drain, unknown, pool.ErrUnknownBackend},
 		{noMode, `mode: found ""; needs ready, drain or maintenance`, nil},

@@ -97,6 +97,15 @@ func parseBackends(path string, data []byte) ([]pool.Spec, error) {
 	return BackendSpecs(found), nil
 }
 
+// parseBackend parses the value of a key that describes one backend.
+func parseBackend(name string, value []byte) (pool.Spec, error) {
+	found, err := conf.ParseBackend(name, value)
+	if err != nil {
+		return pool.Spec{}, err
+	}
+	return BackendSpecs([]conf.Backend{found})[0], nil
+}
+
 // initialVerdict is the verdict on a backend before its first check. Without checks it stays healthy.
 func initialVerdict(h *conf.Health) pool.Verdict {
 	if h == nil || h.Initial == "healthy" {

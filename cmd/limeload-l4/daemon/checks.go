@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -14,12 +15,20 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
+// Bounds of builtCheck.suspense and builtCheck.patience, however short or long the intervals are. The lower ones leave
+// etcd some time, the upper ones bound how long a fleet may be wrong.
+const (
+	minSuspense, maxSuspense = 2 * time.Second, 30 * time.Second
+	minPatience, maxPatience = time.Second, 10 * time.Second
+)
+
 // A builtCheck is the check of a pool's backends.
 type builtCheck struct {
 	checker healthcheck.Checker
 	policy  healthcheck.Policy
 	logins  []login // those parts of checker that log in or show a client certificate
 	proxy   int     // the version of the PROXY header that its connections begin with; 0 = none
+	sharing sharing // among the nodes of a fleet
 }
 
 // buildCheck builds the check of a pool's backends. echo serves all ICMP checks. It reads the files that the check
@@ -36,6 +45,7 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 		b.policy.Initial = healthcheck.Healthy
 	}
 	b.proxy = checkedProxy(cfg, p)
+	b.sharing = shareable(p, b.proxy)
 	path := conf.Path("pool", p.Name, "health")
 	var err error
 	if h.Type != "all_of" && h.Type != "any_of" {
@@ -58,6 +68,22 @@ func buildCheck(cfg *conf.Config, p *conf.Pool, from *files, echo *probe.ICMP) (
 	b.checker = b.proxied(b.checker) // and not each part, which does not see any more whether the address is exact
 	b.checker = b.shared(b.checker, p, path, from)
 	return b, nil
+}
+
+// suspense returns how long another node may need to find out what this one has found by the same check.
+func (b *builtCheck) suspense() time.Duration {
+	p := b.policy
+	fast := p.FastInterval
+	if fast == 0 {
+		fast = p.Interval
+	}
+	need := time.Duration(p.Fall)*fast + p.Interval + p.Timeout + time.Second
+	return min(max(need, minSuspense), maxSuspense)
+}
+
+// patience returns how long a node waits for judges that say nothing: a new one has to find something out first.
+func (b *builtCheck) patience() time.Duration {
+	return min(max(2*b.policy.Interval+b.policy.Timeout, minPatience), maxPatience)
 }
 
 // checkedProxy returns the version of the PROXY header that checks of a pool's backends send; 0 is none. Backends that

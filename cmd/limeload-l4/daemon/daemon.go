@@ -218,6 +218,7 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.rules.useServer(d.server.SetAccessRules)
+	d.fleet.resume()
 	if err := d.server.Apply(d.buildPlan(o.Config, d.poolsByName(), d.secured, d.access)); err != nil {
 		_ = d.server.Shutdown(context.Background()) // it has not started
 		return nil, located(o.Config, err)

@@ -47,6 +47,8 @@ func discoverySource(cfg *conf.Config, p *conf.Pool, from *files) (discovery.Sou
 		return patroniSource(cfg, path, d, from)
 	case "sentinel":
 		return sentinelSource(cfg, path, d, from)
+	case "etcd":
+		return etcdSource(cfg, path, d, from)
 	}
 	return discovery.File{Path: cfg.FilePath(d.File), Parse: parseBackends}, nil
 }
@@ -68,6 +70,18 @@ func patroniSource(cfg *conf.Config, path string, d *conf.Discovery, from *files
 		return discovery.NewPatroniREST(o), nil
 	}
 	return discovery.NewPatroni(o), nil
+}
+
+// etcdSource returns the source of a discovery of type etcd.
+func etcdSource(cfg *conf.Config, path string, d *conf.Discovery, from *files) (discovery.Source, error) {
+	password, secure, err := clusterLogin(cfg, path, d, from)
+	if err != nil {
+		return nil, err
+	}
+	return discovery.NewEtcd(discovery.EtcdOptions{
+		Endpoints: d.Endpoints, Prefix: d.Prefix, User: d.User, Password: password, TLS: secure,
+		AllowLoopback: d.AllowLoopback, Parse: parseBackend,
+	}), nil
 }
 
 // clusterLogin reads the files of a discovery that logs in: the password, and the certificates; nil if it uses no TLS.

@@ -29,6 +29,7 @@ type drains struct {
 type drain struct {
 	pool, backend string
 	progress      admin.DrainProgress // without Left
+	from          admin.Origin        // who wants the removal
 	stop          context.CancelFunc
 }
 
@@ -62,9 +63,11 @@ func (ds *drains) cancel(pool, backend string) {
 }
 
 // begin starts a drain, and cancels the previous drain of the same backend.
-func (ds *drains) begin(pool, backend string, p admin.DrainProgress, run func(context.Context)) {
+func (ds *drains) begin(
+	pool, backend string, p admin.DrainProgress, from admin.Origin, run func(context.Context),
+) {
 	ctx, stop := context.WithCancel(ds.ctx)
-	dr := &drain{pool: pool, backend: backend, progress: p, stop: stop}
+	dr := &drain{pool: pool, backend: backend, progress: p, from: from, stop: stop}
 	id := targetID(pool, backend)
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -90,7 +93,7 @@ func (ds *drains) offered() []offeredDrain {
 	var all []offeredDrain
 	for _, dr := range ds.byTarget {
 		o := offeredDrain{Pool: dr.pool, Backend: dr.backend, Started: dr.progress.Started,
-			Sessions: dr.progress.Sessions, Remove: dr.progress.Remove}
+			Sessions: dr.progress.Sessions, Remove: dr.progress.Remove, By: dr.from.By, Local: dr.from.Local}
 		if dr.progress.Deadline != nil {
 			o.Deadline = *dr.progress.Deadline
 		}
@@ -112,7 +115,10 @@ func (d *Daemon) continueDrains(all []offeredDrain) {
 			p.Deadline = &o.Deadline
 			deadline = max(time.Until(o.Deadline), time.Millisecond)
 		}
-		d.drains.begin(o.Pool, o.Backend, p, func(ctx context.Context) { d.drain(ctx, s, o.Backend, deadline, o.Remove) })
+		from := admin.Origin{By: o.By, Local: o.Local}
+		d.drains.begin(o.Pool, o.Backend, p, from, func(ctx context.Context) {
+			d.drain(ctx, s, o.Backend, deadline, drainRemoval{o.Remove, from})
+		})
 	}
 }
 
@@ -125,6 +131,12 @@ func (ds *drains) end() {
 // DrainBackend gives a backend no new sessions. It ends the existing ones at the deadline, if there is one, and then
 // may remove the backend.
 func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, error) {
+	g := d.give(admin.Origin{By: r.By, Local: r.Local})
+	answer, err := d.drainBackend(name, id, r, g)
+	return g.answer(answer, err)
+}
+
+func (d *Daemon) drainBackend(name, id string, r admin.Drain, g *giving) (admin.Backend, error) {
 	end, err := d.beginChange()
 	if err != nil {
 		return admin.Backend{}, err
@@ -146,23 +158,32 @@ func (d *Daemon) DrainBackend(name, id string, r admin.Drain) (admin.Backend, er
 		return admin.Backend{}, err
 	}
 	d.drains.cancel(name, id)
+	p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases + b.Former, Remove: r.Remove}
+	var ends time.Time
+	if deadline > 0 {
+		ends = p.Started.Add(deadline)
+		p.Deadline = &ends
+	}
+	g.settings(s.pool, id, ends, fieldMode)
 	// Read before the drain starts: a backend without sessions is removed at once.
 	answer, err := d.changedBackend(s, id)
 	if deadline > 0 || r.Remove {
-		p := admin.DrainProgress{Started: time.Now(), Sessions: b.Leases + b.Former, Left: answer.Sessions + b.Former,
-			Remove: r.Remove}
-		if deadline > 0 {
-			at := p.Started.Add(deadline)
-			p.Deadline = &at
-		}
-		d.drains.begin(name, id, p, func(ctx context.Context) { d.drain(ctx, s, id, deadline, r.Remove) })
+		p.Left = answer.Sessions + b.Former
+		remove := drainRemoval{wanted: r.Remove, from: g.from}
+		d.drains.begin(name, id, p, g.from, func(ctx context.Context) { d.drain(ctx, s, id, deadline, remove) })
 		answer.Drain = &p
 	}
 	return answer, err
 }
 
+// A drainRemoval says whether the backend is removed at the end of its drain, and who wants that.
+type drainRemoval struct {
+	wanted bool
+	from   admin.Origin
+}
+
 // drain waits for the end of a backend's drain, removes the backend if asked to, and reports the end.
-func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.Duration, remove bool) {
+func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.Duration, remove drainRemoval) {
 	ended, err := d.awaitDrained(ctx, s, id, deadline)
 	if err != nil {
 		return // another call or a reload has cancelled the drain
@@ -173,15 +194,16 @@ func (d *Daemon) drain(ctx context.Context, s *served, id string, deadline time.
 		return
 	}
 	defer end()
-	if remove {
+	if remove.wanted {
 		if err := s.pool.Remove(id); err != nil {
 			return
 		}
+		d.give(remove.from).backend(s.pool, id)
 		if err := d.saveState(); err != nil {
 			d.log.Error().AnErr("err", err).Str("event", "state_not_saved").Msg("state not saved")
 		}
 	}
-	d.log.Info().Str("pool", s.pool.Name()).Str("backend", id).Int("ended", ended).Bool("removed", remove).
+	d.log.Info().Str("pool", s.pool.Name()).Str("backend", id).Int("ended", ended).Bool("removed", remove.wanted).
 		Str("event", "backend_drained").Msg("backend drained")
 	d.events.publish(admin.Event{
 		At: time.Now(), Kind: "drained", Pool: s.pool.Name(), Backend: id,

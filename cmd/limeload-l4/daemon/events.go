@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/rs/zerolog"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/pool"
+	"github.com/limeload/limeload-l4/pool/discovery"
 )
 
 // eventBuffer is how many events of one pool wait for an observer: enough for all backends of a large pool to change at
@@ -45,6 +47,11 @@ func (l *eventLog) follow() {
 		l.publish(e)
 		l.writeService()
 		l.daemon.poke()
+		switch e.(type) {
+		case pool.Added, pool.Removed, pool.WeightChanged, pool.LimitChanged, pool.RateChanged, pool.ModeChanged,
+			pool.Overruled:
+			l.daemon.fleet.poolChanged(l.pool.Name())
+		}
 	}
 }
 
@@ -102,17 +109,18 @@ func (l *eventLog) write(e pool.Event) {
 		l.of(l.log.Warn(), e.Change).Str("reason", e.Dropped.String()).
 			Str("event", "run_time_change_dropped").Msg("run-time change dropped")
 	case pool.Discovered:
-		if e.Err != nil && e.Found == 0 {
+		empty := errors.Is(e.Err, discovery.ErrNoBackend)
+		if e.Err != nil && e.Found == 0 && !empty {
 			l.log.Warn().Str("pool", e.Pool).Str("source", e.Source).AnErr("err", e.Err).
 				Str("event", "discovery_failed").Msg("discovery failed")
 			return
 		}
 		line, message := l.log.Info(), "discovered"
 		switch {
-		case e.Err != nil:
+		case e.Err != nil && !empty:
 			line, message = l.log.Warn().AnErr("err", e.Err), "discovered, except for some that are of no use"
 		case e.Found == 0: // a valid answer, so on_error does not apply
-			line, message = l.log.Warn(), "discovery names no backend: the pool has none from it"
+			line, message = l.log.Warn().AnErr("err", e.Err), "discovery names no backend: the pool has none from it"
 		}
 		line.Str("pool", e.Pool).Str("source", e.Source).Int("found", e.Found).Int("added", e.Changed.Added).
 			Int("removed", e.Changed.Removed).Int("changed", e.Changed.Changed).Int("ignored", e.Changed.Ignored).
@@ -204,6 +212,7 @@ func (l *eventLog) publish(e pool.Event) {
 			reason = fmt.Sprintf("%s named no backend: %d removed", e.Source, e.Changed.Removed)
 		}
 		switch {
+		case errors.Is(e.Err, discovery.ErrNoBackend): // an answer
 		case e.Err != nil && e.Found > 0:
 			reason += "; of no use: " + e.Err.Error()
 		case e.Err != nil:

@@ -76,6 +76,33 @@ func fleetLogin(cfg *conf.Config, from *files) (etcd.Login, error) {
 	return l, err
 }
 
+// resume puts what an earlier process knew in force in the server and the pools. It must be called before start.
+// Nothing happens for nil.
+func (m *membership) resume() {
+	if m == nil {
+		return
+	}
+	m.shares.apply()
+	if m.daemon.from != nil {
+		m.tickets.restore(m.daemon.from.offer.Tickets)
+	}
+}
+
+// beforeReload prepares what a reload is about to put in force, and afterReload the rest. Nothing happens for nil.
+func (m *membership) beforeReload(next *secured) {
+	if m != nil {
+		m.tickets.give(next)
+	}
+}
+
+func (m *membership) afterReload() {
+	if m != nil {
+		m.changed()
+		m.shares.apply()
+		m.tickets.poke()
+	}
+}
+
 // start joins the fleet. Nothing happens for nil.
 func (m *membership) start() {
 	if m == nil {
@@ -108,19 +135,27 @@ func (m *membership) end(replaced bool) {
 	}
 }
 
-// linkChanged logs that the connection to etcd was made or lost.
+// linkChanged logs that the connection to etcd was made or lost, or that etcd refuses what this node writes.
 func (m *membership) linkChanged(l fleet.Link) {
 	log := m.daemon.log
-	if l.Up {
+	switch {
+	case !l.Up:
+		log.Warn().Str("endpoint", l.Endpoint).AnErr("err", l.Err).Str("event", "fleet_lost").
+			Msg("no connection to the fleet's etcd: this node goes on with what it knows")
+	case l.Err != nil:
+		log.Error().Str("endpoint", l.Endpoint).AnErr("err", l.Err).Str("event", "fleet_write_refused").
+			Msg("the fleet's etcd refuses what this node writes: the other nodes do not know of it")
+	default:
 		log.Info().Str("endpoint", l.Endpoint).Str("event", "fleet_connected").Msg("connected to the fleet's etcd")
-		return
 	}
-	log.Warn().Str("endpoint", l.Endpoint).AnErr("err", l.Err).Str("event", "fleet_lost").
-		Msg("no connection to the fleet's etcd: this node goes on with what it knows")
 }
 
 // overruled logs that a change of this node yields to that of another one.
 func (m *membership) overruled(key string, by fleet.Record) {
-	m.daemon.log.Warn().Str("key", key).Str("node", by.Node).Str("by", by.By).Str("event", "fleet_change_overruled").
+	if key == fleet.Tickets {
+		return // two nodes have made a key at once, and nobody has used it yet
+	}
+	m.daemon.log.Warn().Str("key", short(key)).Str("node", short(by.Node)).Str("by", short(by.By)).
+		Str("event", "fleet_change_overruled").
 		Msg("a change of this node yields to a later one of another node")
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
+	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
 	"github.com/limeload/limeload-l4/l4"
 )
 
@@ -89,6 +90,7 @@ type offer struct {
 	HTTP     []offeredSocket `json:"http"`
 	Sockets  int             `json:"sockets"`  // how many are in the messages that follow
 	Instance string          `json:"instance"` // in the fleet; "" without one
+	Tickets  *fleet.Saved    `json:"tickets"`  // the keys of TLS tickets of the fleet; nil for none
 }
 
 // An offeredSocket is a listening socket for HTTP.
@@ -105,6 +107,8 @@ type offeredDrain struct {
 	Deadline time.Time `json:"deadline,omitzero"`
 	Sessions int64     `json:"sessions"`
 	Remove   bool      `json:"remove"`
+	By       string    `json:"by,omitempty"`    // who wants the removal
+	Local    bool      `json:"local,omitempty"` // on this node alone
 }
 
 // refused says why the new process does not take over.

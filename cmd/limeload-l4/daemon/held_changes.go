@@ -25,14 +25,27 @@ func (d *Daemon) allowChanges() {
 	d.changes.Unlock()
 }
 
-// beginChange begins a run-time change, and returns the function that ends it. The error is admin.ErrUpgrading.
+// beginChange begins a run-time change, and returns the function that ends it. In a fleet there is one at a time. The
+// error is admin.ErrUpgrading.
 func (d *Daemon) beginChange() (end func(), err error) {
 	d.changes.RLock()
 	if d.changesHeld != nil {
 		d.changes.RUnlock()
 		return nil, admin.ErrUpgrading
 	}
-	return d.changes.RUnlock, nil
+	return d.takeChangeTurn(), nil
+}
+
+// takeChangeTurn completes the beginning of a run-time change, and returns the function that ends it.
+func (d *Daemon) takeChangeTurn() (end func()) {
+	if d.fleet == nil {
+		return d.changes.RUnlock
+	}
+	d.fleet.changes.turn.Lock()
+	return func() {
+		d.fleet.changes.turn.Unlock()
+		d.changes.RUnlock()
+	}
 }
 
 // awaitChange is beginChange for a change that waits for the end of an upgrade. The error is that of ctx.
@@ -41,7 +54,7 @@ func (d *Daemon) awaitChange(ctx context.Context) (end func(), err error) {
 		d.changes.RLock()
 		held := d.changesHeld
 		if held == nil {
-			return d.changes.RUnlock, nil
+			return d.takeChangeTurn(), nil
 		}
 		d.changes.RUnlock()
 		select {

@@ -64,7 +64,8 @@ func newCollector(d *Daemon) *collector {
 	c := new(collector)
 	c.parts = []part{
 		c.series.ofDaemon(d), c.series.ofLoops(d), c.series.ofListeners(d), c.series.ofDNS(d), c.series.ofPools(d),
-		c.series.ofChecks(d), c.series.ofTLS(d), c.series.ofAccess(d), c.series.ofFleet(d),
+		c.series.ofChecks(d), c.series.ofTLS(d), c.series.ofAccess(d), c.series.ofFleet(d), c.series.ofFleetChecks(d),
+		c.series.ofFleetLimits(d),
 	}
 	return c
 }

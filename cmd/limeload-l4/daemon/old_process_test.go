@@ -282,8 +282,8 @@ func TestChangesWhileUpgrading(t *testing.T) {
 	_, rule := d.AddAccessRule(admin.NewAccessRule{Prefix: "192.0.2.0/24", Action: admin.ActionDeny})
 	for name, err := range map[string]error{
 		"add": add, "change": change, "drain": drain, "rule": rule,
-		"remove":      d.RemoveBackend("web", "127.0.0.1:7998"),
-		"remove rule": d.RemoveAccessRule("192.0.2.0/24", ""),
+		"remove":      errorOf(d.RemoveBackend("web", "127.0.0.1:7998", admin.Origin{})),
+		"remove rule": errorOf(d.RemoveAccessRule("192.0.2.0/24", "", admin.Origin{})),
 		"log level":   d.SetLogLevel("warn", 0, "alice"),
 	} {
 		if err != admin.ErrUpgrading {

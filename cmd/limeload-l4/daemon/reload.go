@@ -86,15 +86,18 @@ func (d *Daemon) commit(p *proposal, change *l4.Change) {
 		pools[pp.conf.Name] = pp.served
 		if !pp.isNew {
 			failures = append(failures, d.commitPool(pp))
+		} else {
+			d.fleet.preparePool(pp.served.pool)
 		}
 	}
+	d.fleet.beforeReload(&p.tls.secured)
 	change.Commit()
 	before := d.config()
 	d.mu.Lock()
 	d.cfg, d.pools, d.secured, d.access = p.cfg, pools, &p.tls.secured, p.access
 	d.tlsReloads.failing, d.accessReloads.failing = false, false
 	d.mu.Unlock()
-	d.fleet.changed()
+	d.fleet.afterReload()
 	d.files = p.files
 	for _, s := range p.gone {
 		d.logDropped(s)
@@ -162,7 +165,7 @@ func (d *Daemon) commitPool(pp *proposedPool) error {
 		failures = append(failures, s.markHealthy())
 	case s.checks == nil:
 		s.setChecks(newCheckedPool(d.log, d.checks, s.pool, pp.check, pp.conf.Health.WantsPrimary()))
-		s.checks.start()
+		s.checks.start(d.fleet.sharing())
 	case pp.changes("health") || pp.changes("source") || pp.changesContents("health") ||
 		pp.check.proxy != s.checks.proxy():
 		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))

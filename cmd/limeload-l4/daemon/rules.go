@@ -60,6 +60,12 @@ func (r accessRule) action() string {
 // over reports whether the rule's time has passed.
 func (r accessRule) over(now time.Time) bool { return !r.until.IsZero() && !now.Before(r.until) }
 
+// same reports whether two rules are the same one.
+func (r accessRule) same(o accessRule) bool {
+	return r.ruleKey == o.ruleKey && r.allow == o.allow && r.added.Equal(o.added) && r.until.Equal(o.until) &&
+		r.comment == o.comment
+}
+
 // place says where a rule applies.
 func (k ruleKey) place() string {
 	if k.listener == "" {
@@ -125,6 +131,14 @@ func (a *accessRules) list() []accessRule {
 	return a.sortedLocked()
 }
 
+// has reports whether a rule is there, with the same action and end.
+func (a *accessRules) has(r accessRule) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	there, is := a.rules[r.ruleKey]
+	return is && there.same(r)
+}
+
 // len returns how many rules there are.
 func (a *accessRules) len() int {
 	a.mu.Lock()
@@ -164,6 +178,35 @@ func (a *accessRules) remove(k ruleKey, now time.Time) error {
 	a.giveLocked()
 	a.note("access_rule_removed", r, now)
 	return nil
+}
+
+// follow makes rules those of shared changes of the fleet. A rule whose time has passed is none. If there are too many,
+// the rest is left out, and counted.
+func (a *accessRules) follow(changes []*sharedChange, now time.Time) (left int) {
+	if len(changes) == 0 {
+		return 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range changes {
+		before, known := a.rules[c.rule.ruleKey]
+		switch {
+		case c.record.Undone || c.rule.over(now):
+			if known {
+				delete(a.rules, before.ruleKey)
+				a.note("access_rule_removed", before, now)
+			}
+		case known && before.same(c.rule):
+		case !known && len(a.rules) >= admin.MaxAccessRules:
+			left++
+		default:
+			a.rules[c.rule.ruleKey] = c.rule
+			a.note("access_rule_added", c.rule, now)
+		}
+	}
+	a.giveLocked()
+	a.poke()
+	return left
 }
 
 // poke makes keep look for the next end again.

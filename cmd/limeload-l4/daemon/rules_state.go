@@ -17,17 +17,24 @@ type savedAccessRule struct {
 	Comment  string    `json:"comment,omitempty"`
 }
 
-// saved returns the rules for the state file.
-func (a *accessRules) saved() []savedAccessRule {
+// saved returns the rules for the state file that are this node's own.
+func (a *accessRules) saved(own func(k ruleKey) bool) []savedAccessRule {
 	rules := a.list()
 	list := make([]savedAccessRule, 0, len(rules))
 	for _, r := range rules {
-		list = append(list, savedAccessRule{
-			Prefix: r.prefix.String(), Action: r.action(), Listener: r.listener, Added: r.added, Until: r.until,
-			Comment: r.comment,
-		})
+		if own(r.ruleKey) {
+			list = append(list, r.save())
+		}
 	}
 	return list
+}
+
+// save returns the rule for a state file.
+func (r accessRule) save() savedAccessRule {
+	return savedAccessRule{
+		Prefix: r.prefix.String(), Action: r.action(), Listener: r.listener, Added: r.added, Until: r.until,
+		Comment: r.comment,
+	}
 }
 
 // parseSavedRules checks the rules of a state file by the bounds of the API: what holds here may be repeated in an

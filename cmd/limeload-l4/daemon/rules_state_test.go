@@ -55,7 +55,7 @@ func TestAccessRulesOutliveTheProcess(t *testing.T) {
 		got[1].Listener != "db" || got[1].Action != "allow" || again.loadFailure != nil {
 		t.Errorf("the next daemon has %+v, want %+v; %v", got, want, again.loadFailure)
 	}
-	if err := again.RemoveAccessRule("2001:db8::/32", "db"); err != nil {
+	if _, err := again.RemoveAccessRule("2001:db8::/32", "db", admin.Origin{}); err != nil {
 		t.Errorf("a rule for a listener that is gone: %v", err)
 	}
 }
@@ -94,7 +94,7 @@ func TestAccessRulesNotSaved(t *testing.T) {
 	if !errors.As(err, &unsaved) || r.Prefix != "192.0.2.0/24" || d.rules.len() != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if err := d.RemoveAccessRule("192.0.2.0/24", ""); !errors.As(err, &unsaved) || d.rules.len() != 0 {
+	if _, err := d.RemoveAccessRule("192.0.2.0/24", "", admin.Origin{}); !errors.As(err, &unsaved) || d.rules.len() != 0 {
 		t.Error(err)
 	}
 }

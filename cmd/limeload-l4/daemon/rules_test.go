@@ -98,7 +98,7 @@ func TestAccessRules(t *testing.T) {
 		t.Errorf("the metric is %v", n)
 	}
 	for _, removed := range []ruleKey{{listener: "web"}, {}} {
-		if err := d.RemoveAccessRule("192.0.2.0/24", removed.listener); err != nil {
+		if _, err := d.RemoveAccessRule("192.0.2.0/24", removed.listener, admin.Origin{}); err != nil {
 			t.Fatal(err)
 		}
 		if e := <-events; e.Kind != "access_rule_removed" || !strings.Contains(e.Text, "192.0.2.0/24") {
@@ -155,12 +155,12 @@ func TestAccessRulesRefused(t *testing.T) {
 			`listener "wep": there is no such listener; there is web`},
 		{addError(d, deny("198.51.100.1/24", "web")), nil, "needs 198.51.100.0/24, or 198.51.100.1/32"},
 		{addError(d, admin.NewAccessRule{Prefix: "198.51.100.1"}), nil, `action: found ""; needs allow or deny`},
-		{d.RemoveAccessRule("198.51.100.0/24", ""), admin.ErrUnknownAccessRule,
+		{errorOf(d.RemoveAccessRule("198.51.100.0/24", "", admin.Origin{})), admin.ErrUnknownAccessRule,
 			"198.51.100.0/24 at every listener: there is no such access rule"},
-		{d.RemoveAccessRule("192.0.2.0/24", ""), admin.ErrUnknownAccessRule,
+		{errorOf(d.RemoveAccessRule("192.0.2.0/24", "", admin.Origin{})), admin.ErrUnknownAccessRule,
 			`192.0.2.0/24 at every listener: there is no such access rule; there is one at listener "web"`},
-		{d.RemoveAccessRule("192.0.2.0", "web"), admin.ErrUnknownAccessRule, "192.0.2.0/32"},
-		{d.RemoveAccessRule("web", "web"), nil, `prefix: found "web"`},
+		{errorOf(d.RemoveAccessRule("192.0.2.0", "web", admin.Origin{})), admin.ErrUnknownAccessRule, "192.0.2.0/32"},
+		{errorOf(d.RemoveAccessRule("web", "web", admin.Origin{})), nil, `prefix: found "web"`},
 	} {
 		if tc.err == nil || !strings.Contains(tc.err.Error(), tc.text) || tc.is != nil && !errors.Is(tc.err, tc.is) {
 			t.Errorf("%v, want %s", tc.err, tc.text)

@@ -49,6 +49,7 @@ func (d *Daemon) newServed(cfg *conf.Config, c *conf.Pool, from *files, secure *
 	if err != nil {
 		return nil, err
 	}
+	p.SetRateShare(d.fleet.rateShare())
 	s := &served{daemon: d, pool: p}
 	if c.Health != nil {
 		check, err := buildCheck(cfg, c, from, d.echo)
@@ -87,7 +88,7 @@ func (s *served) start() {
 		s.finder.start(s.daemon.poke)
 	}
 	if s.checks != nil {
-		s.checks.start()
+		s.checks.start(s.daemon.fleet.sharing())
 	}
 	if s.agents != nil {
 		s.agents.start()

@@ -279,7 +279,7 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	_, err := d.ChangeBackend("other", "b1", admin.BackendChange{Weight: &weight, MaxSessions: &limit, MaxRate: &often,
 		Mode: &mode})
 	must(err)
-	must(d.RemoveBackend("other", "b2"))
+	must(errorOf(d.RemoveBackend("other", "b2", admin.Origin{})))
 	_, err = d.AddBackend("other", admin.NewBackend{Name: "b4", Address: "127.0.0.1:7995", Zone: "z"})
 	must(err)
 	want := d.differences()
@@ -301,8 +301,8 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 		Replace(three) + `, { address = "127.0.0.1:7993", name = "b4" }`
 	third := testDaemon(t, with(changed))
 	got := fmt.Sprint(third.differences())
-	left := "[{other b1 max_sessions 0 9} {other b1 max_rate  10/s burst 20} " +
-		"{other b1 mode ready drain} {other b2 removed 127.0.0.1:7994 }]"
+	left := "[{other b1 max_sessions 0 9 false} {other b1 max_rate  10/s burst 20 false} " +
+		"{other b1 mode ready drain false} {other b2 removed 127.0.0.1:7994  false}]"
 	if got != left {
 		t.Errorf("with another file the differences are %s, want %s", got, left)
 	}

@@ -26,6 +26,11 @@ type savedState struct {
 	// Access are the access rules that were added at run time. Older versions ignore them, and leave them out of the
 	// files that they write.
 	Access []savedAccessRule `json:"access,omitempty"`
+
+	// Fleet are the changes that the nodes of a fleet share; they are in no other field. Older versions ignore them.
+	Fleet *savedFleet `json:"fleet,omitempty"`
+	// RateShare is this node's part of the rates that the nodes of a fleet divide; 0 if it is not known.
+	RateShare float64 `json:"rate_share,omitempty"`
 }
 
 // A savedOverride is the run-time change of one backend.
@@ -57,11 +62,17 @@ type savedBackend struct {
 func (d *Daemon) collectState() savedState {
 	state := savedState{
 		Version: stateVersion, Pools: make(map[string][]savedOverride), Primaries: d.primaries(),
-		Access: d.rules.saved(),
+		Access: d.rules.saved(func(k ruleKey) bool { return !d.fleet.shared(accessKey(k)) }),
+		Fleet:  d.fleet.saved(),
+	}
+	if d.fleet != nil {
+		state.RateShare = d.fleet.shares.inForce()
 	}
 	for name, s := range d.servedPools() {
 		for _, o := range s.pool.Overrides() {
-			state.Pools[name] = append(state.Pools[name], toSaved(o))
+			if o, own := d.fleet.ownPart(name, o); own {
+				state.Pools[name] = append(state.Pools[name], toSaved(o))
+			}
 		}
 	}
 	return state
@@ -186,6 +197,9 @@ func (d *Daemon) restore(state savedState) error {
 		}
 	}
 	rules, err := parseSavedRules(state.Access)
+	if err == nil {
+		err = state.Fleet.check()
+	}
 	if err != nil {
 		return err
 	}
@@ -214,9 +228,13 @@ func (d *Daemon) restore(state savedState) error {
 				Str("event", "state_restored").Msg("run-time changes restored")
 		}
 	}
+	if d.fleet != nil {
+		d.fleet.shares.restore(state.RateShare)
+	}
 	if n := d.rules.restore(rules, wallNow()); n > 0 {
 		d.log.Info().Int("rules", n).Str("event", "access_rules_restored").Msg("access rules restored")
 	}
+	d.restoreFleet(state.Fleet)
 	return nil
 }
 
@@ -250,7 +268,7 @@ func (d *Daemon) differences() []admin.Difference {
 	for _, c := range d.config().Pools {
 		if s := in[c.Name]; s != nil {
 			for _, o := range s.pool.Overrides() {
-				all = append(all, differencesOf(c.Name, o)...)
+				all = append(all, d.fleet.marked(differencesOf(c.Name, o))...)
 			}
 		}
 	}

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +37,7 @@ type checkedPool struct {
 	checker healthcheck.Checker // of check, wrapped by credentials and fence
 	fence   *healthcheck.Fence  // nil unless the checks look for a primary
 	targets map[string]place
+	share   *poolShare // nil unless the nodes of a fleet share the checks
 }
 
 // A place is the address of a backend and, if its checks have their own address, that one too.
@@ -95,8 +98,12 @@ func (k *checkedPool) proxy() int {
 	return k.check.proxy
 }
 
-// start begins to check the backends, and follows the changes of the pool until end.
-func (k *checkedPool) start() {
+// start begins to check the backends, and follows the changes of the pool until end. The checks are shared with other
+// nodes by shared, which may be nil.
+func (k *checkedPool) start(shared *sharedChecks) {
+	k.mu.Lock()
+	k.joinLocked(shared)
+	k.mu.Unlock()
 	k.changed = k.pool.Subscribe(eventBuffer)
 	k.following.Go(k.follow)
 	k.match()
@@ -109,6 +116,7 @@ func (k *checkedPool) end() {
 	k.following.Wait()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.leaveLocked()
 	for id := range k.targets {
 		k.removeLocked(id)
 	}
@@ -137,7 +145,9 @@ func (k *checkedPool) follow() {
 func (k *checkedPool) look(e pool.Event) bool {
 	switch e := e.(type) {
 	case pool.Suspected:
-		k.scheduler.CheckSoon(targetID(e.Pool, e.Backend.ID))
+		if !k.scheduler.CheckSoon(targetID(e.Pool, e.Backend.ID)) {
+			k.suspect(e.Backend.ID)
+		}
 	case pool.RoleChanged:
 		k.scheduler.CheckSoon(targetID(e.Pool, e.Backend.ID))
 		return true
@@ -158,6 +168,10 @@ func isMembership(e pool.Event) bool {
 func (k *checkedPool) appoint() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.appointByRoleLocked()
+}
+
+func (k *checkedPool) appointByRoleLocked() {
 	if k.fence == nil {
 		return
 	}
@@ -184,6 +198,12 @@ func (k *checkedPool) change(check *builtCheck, primary bool) error {
 	k.use(check, primary)
 	k.appoint()
 	k.mu.Lock()
+	if shared := k.sharedLocked(); shared != nil {
+		k.restartLocked(shared)
+		k.mu.Unlock()
+		k.match()
+		return nil
+	}
 	defer k.mu.Unlock()
 	var failures []error
 	for id := range k.targets {
@@ -196,40 +216,51 @@ func (k *checkedPool) change(check *builtCheck, primary bool) error {
 func (k *checkedPool) match() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	backends := k.pool.Backends()
+	if k.share != nil {
+		k.reviewSharedLocked(k.settleLocked(backends)...)
+		return
+	}
 	there := make(map[string]bool)
-	for _, b := range k.pool.Backends() {
+	for _, b := range backends {
 		there[b.ID] = true
-		at := place{b.Addr, b.Check}
-		was, known := k.targets[b.ID]
-		if known && was == at {
-			continue
-		}
-		t := at.locate(k.target(b.ID))
-		if known && was.addr == at.addr { // the same backend: its verdict stays
-			k.targets[b.ID] = at
-			if err := k.scheduler.Move(t); err != nil {
-				k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).
-					Str("event", "check_failed").Msg("check not moved")
-			}
-			continue
-		}
-		if known {
-			k.removeLocked(b.ID)
-		}
-		k.targets[b.ID] = at
-		policy := k.check.policy
+		initial := k.check.policy.Initial
 		if b.Verdict == pool.Healthy {
-			policy.Initial = healthcheck.Healthy // it was checked before it was added, or the pool assumes so
+			initial = healthcheck.Healthy // it was checked before it was added, or the pool assumes so
 		}
-		if err := k.scheduler.Add(t, k.checker, policy); err != nil {
-			k.log.Error().Str("pool", k.pool.Name()).Str("backend", b.ID).AnErr("err", err).
-				Str("event", "check_failed").Msg("backend not checked")
-		}
+		k.checkLocked(b.ID, place{b.Addr, b.Check}, initial)
 	}
 	for id := range k.targets {
 		if !there[id] {
 			k.removeLocked(id)
 		}
+	}
+}
+
+// checkLocked begins to check a backend, or goes on at another place. initial is the verdict before the first result.
+func (k *checkedPool) checkLocked(id string, at place, initial healthcheck.Verdict) {
+	was, known := k.targets[id]
+	if known && was == at {
+		return
+	}
+	t := at.locate(k.target(id))
+	if known && was.addr == at.addr { // the same backend: its verdict stays
+		k.targets[id] = at
+		if err := k.scheduler.Move(t); err != nil {
+			k.log.Error().Str("pool", k.pool.Name()).Str("backend", id).AnErr("err", err).
+				Str("event", "check_failed").Msg("check not moved")
+		}
+		return
+	}
+	if known {
+		k.removeLocked(id)
+	}
+	k.targets[id] = at
+	policy := k.check.policy
+	policy.Initial = initial
+	if err := k.scheduler.Add(t, k.checker, policy); err != nil {
+		k.log.Error().Str("pool", k.pool.Name()).Str("backend", id).AnErr("err", err).
+			Str("event", "check_failed").Msg("backend not checked")
 	}
 }
 
@@ -240,11 +271,17 @@ func (k *checkedPool) target(backend string) healthcheck.Target {
 
 // take sets the verdicts of the backends.
 func (k *checkedPool) take(judgements ...pool.Judgement) error {
+	if k.takeShared(judgements) {
+		return nil
+	}
 	return k.pool.SetVerdicts(judgements...)
 }
 
-// removeLocked ends the checks of a backend.
+// removeLocked ends the checks of a backend, if it is checked.
 func (k *checkedPool) removeLocked(id string) {
+	if _, checked := k.targets[id]; !checked {
+		return
+	}
 	target := targetID(k.pool.Name(), id)
 	k.scheduler.Remove(target)
 	k.credentials.Forget(target)
@@ -278,12 +315,15 @@ func (k *checkedPool) logRefusal(r healthcheck.Refusal) {
 // one.
 func (k *checkedPool) primary() string {
 	k.mu.Lock()
-	fence := k.fence
+	fence, heard := k.fence, ""
+	if k.share != nil {
+		heard = k.share.primary
+	}
 	k.mu.Unlock()
 	if fence == nil {
 		return ""
 	}
-	return fence.Remembered().Name
+	return cmp.Or(heard, fence.Remembered().Name)
 }
 
 // remember sets the backend that was the primary when the previous process ended.
@@ -315,6 +355,9 @@ type receiver interface {
 
 // takeVerdicts passes the results of checks on to their receivers. A pool or backend may have been removed since.
 func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
+	if slices.ContainsFunc(changes, func(c healthcheck.Change) bool { return c.To == healthcheck.Unhealthy }) {
+		d.fleet.sharing().reconsider()
+	}
 	judgements := make(map[receiver][]pool.Judgement)
 	for _, c := range changes {
 		if r, is := c.Target.Receiver.(receiver); is {

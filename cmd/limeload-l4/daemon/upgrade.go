@@ -216,7 +216,7 @@ func (u *upgrade) offer() (o offer, fds []int, err error) {
 	d := u.daemon
 	o = offer{State: d.collectState(), Drains: d.drains.offered()}
 	if d.fleet != nil {
-		o.Instance = d.fleet.instance
+		o.Instance, o.Tickets = d.fleet.instance, d.fleet.tickets.offered()
 	}
 	if level := d.LogLevel(); level.Until != nil || level.Level != logLevel(d.config()).String() {
 		o.LogLevel = level

@@ -17,15 +17,18 @@ import (
 // different versions must agree.
 func Duties(nodes []string, key string, k int) []string {
 	salt := algo.Mix(fnv1a(key))
-	all := make([]candidate, len(nodes))
-	for i, name := range nodes {
-		all[i] = candidate{name, weight(name, salt)}
+	best := make([]candidate, 0, max(0, min(k, len(nodes)))+1)
+	for _, name := range nodes { // k is small: it takes less time to insert than to sort all
+		c := candidate{name, weight(name, salt)}
+		i, twice := slices.BinarySearchFunc(best, c, candidate.compare)
+		if i >= k || twice {
+			continue
+		}
+		best = slices.Insert(best[:min(len(best), k-1)], i, c)
 	}
-	slices.SortFunc(all, candidate.compare)
-	all = slices.Compact(all) // a name that is there twice is one node
-	chosen := make([]string, 0, max(0, min(k, len(all))))
-	for i := range cap(chosen) {
-		chosen = append(chosen, all[i].name)
+	chosen := make([]string, len(best))
+	for i, c := range best {
+		chosen[i] = c.name
 	}
 	return chosen
 }

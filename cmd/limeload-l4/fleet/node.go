@@ -60,8 +60,7 @@ func parseNode(key string, value []byte) (n Node, is bool) {
 		return Node{}, false
 	}
 	n.Name = parts[0]
-	for _, text := range []*string{&n.Instance, &n.Host, &n.Version, &n.Config, &n.State, &n.Reason,
-		&n.Alone} {
+	for _, text := range []*string{&n.Instance, &n.Host, &n.Version, &n.Config, &n.State, &n.Reason, &n.Alone} {
 		*text = plain(*text)
 	}
 	n.Sessions, n.Flows, n.Rate = max(0, n.Sessions), max(0, n.Flows), max(0, min(n.Rate, maxRate))

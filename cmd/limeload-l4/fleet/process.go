@@ -57,10 +57,10 @@ func began(pid int) (ticks uint64, running bool) {
 	if err != nil {
 		return 0, false
 	}
-	// proc_pid_stat(5): the name of the program in brackets, which may have any bytes; then the state, and as the 22nd
-	// field the start
+	// proc_pid_stat(5): the second field is the name of the program in brackets, which may have any bytes; the third is
+	// the state, and the 22nd the start
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	const state, start = 3 - 3, 22 - 3
+	const state, start = 0, 22 - 3
 	if len(fields) <= start || fields[state] == "Z" || fields[state] == "X" {
 		return 0, false
 	}

@@ -35,7 +35,7 @@ func (f *Fleet) Run(ctx context.Context) {
 			f.replaced(endpoint, err)
 			return
 		}
-		f.linkDown(endpoint, err)
+		f.linkDown(endpoint, f.inWords(ctx, endpoint, err))
 		switch {
 		case errors.Is(err, ErrNameTaken) || isRefusal(err):
 			pause(ctx, refusedPause+rand.N(retryPause))
@@ -43,6 +43,14 @@ func (f *Fleet) Run(ctx context.Context) {
 			pause(ctx, retryPause+rand.N(retryPause))
 		}
 	}
+}
+
+// inWords returns the error of a member of etcd in words that say what to do about it.
+func (f *Fleet) inWords(ctx context.Context, endpoint string, err error) error {
+	if errors.Is(err, ErrNameTaken) {
+		return err
+	}
+	return f.o.Login.Explain(ctx, endpoint, etcd.Needs{Prefix: f.prefix, Write: true}, err)
 }
 
 // endpointsFrom returns the endpoints in turn, from one of them on.
@@ -112,7 +120,7 @@ func (f *Fleet) serve(ctx context.Context, endpoint string) error {
 func (f *Fleet) look(s *etcd.Session) (revision int64, err error) {
 	keys, revision, err := s.Read(f.prefix, maxKeys)
 	if err != nil {
-		return 0, f.explained(err)
+		return 0, err
 	}
 	now := time.Now()
 	f.mu.Lock()
@@ -139,14 +147,6 @@ func (f *Fleet) look(s *etcd.Session) (revision int64, err error) {
 	return revision, nil
 }
 
-// explained adds to an error what an operator can do.
-func (f *Fleet) explained(err error) error {
-	if errors.Is(err, etcd.ErrTooMany) {
-		return fmt.Errorf("below %s: %w: more than %d", f.prefix, err, maxKeys)
-	}
-	return err
-}
-
 // apply takes up changes that etcd has delivered. An error says why this node cannot go on.
 func (f *Fleet) apply(changes []etcd.KeyChange) error {
 	var n news
@@ -170,7 +170,7 @@ func (f *Fleet) apply(changes []etcd.KeyChange) error {
 	f.mu.Unlock()
 	f.tell(n)
 	if tooMany {
-		return f.explained(etcd.ErrTooMany)
+		return fmt.Errorf("%w: more than %d", etcd.ErrTooMany, maxKeys)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -24,20 +25,22 @@ const (
 	// writePause is after a transaction that etcd has refused; it doubles up to maxWritePause.
 	writePause    = 250 * time.Millisecond
 	maxWritePause = 10 * time.Second
+	// asideFor is how long a value that etcd has refused waits, so that it does not keep others from being written.
+	asideFor = 5 * time.Second
 	// writerTick is how often the writer looks for what is due by time.
 	writerTick = 500 * time.Millisecond
 )
 
 // write writes what etcd does not have until ctx is done or etcd does not answer. The error says why.
 func (f *Fleet) write(ctx context.Context, s *etcd.Session) error {
-	w := &writer{fleet: f, session: s, most: mostOps}
+	w := &writer{fleet: f, session: s, most: mostOps, aside: make(map[string]time.Time)}
 	tick := time.NewTicker(writerTick)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		more, err := w.step(time.Now())
 		switch {
 		case isRefusal(err):
-			f.setTrouble(err)
+			f.setTrouble(f.inWords(ctx, s.Endpoint(), err))
 			pause(ctx, min(maxWritePause, writePause<<min(w.refused, 10)))
 			w.refused++
 			continue
@@ -46,8 +49,10 @@ func (f *Fleet) write(ctx context.Context, s *etcd.Session) error {
 		case more:
 			continue
 		}
-		f.setTrouble(nil)
-		w.refused = 0
+		if len(w.aside) == 0 {
+			f.setTrouble(nil)
+			w.refused = 0
+		}
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
@@ -75,8 +80,9 @@ func isRefusal(err error) bool {
 type writer struct {
 	fleet   *Fleet
 	session *etcd.Session
-	most    int // operations in the next transaction: one that is refused, or meets changes of others, was too large
-	refused int // transactions in a row
+	most    int                  // operations in the next transaction: one that is refused, or meets changes of others, was too large
+	refused int                  // transactions in a row
+	aside   map[string]time.Time // until when, by key
 }
 
 // step does one piece of work. It reports whether there may be more.
@@ -96,20 +102,25 @@ func (w *writer) step(now time.Time) (more bool, err error) {
 	case !owned:
 		return true, f.claimName(w.session)
 	}
-	if said := f.unsaidOps(w.most); len(said) > 0 {
-		return true, w.adapt(f.writeSaid(w.session, said))
+	maps.DeleteFunc(w.aside, func(_ string, until time.Time) bool { return !now.Before(until) })
+	if said := f.unsaidOps(w.most, w.aside); len(said) > 0 {
+		done, err := f.writeSaid(w.session, said)
+		return true, w.adapt(said[0].key, len(said), done, err)
 	}
-	if records := f.recordOps(w.most); len(records) > 0 {
-		return true, w.adapt(f.writeRecords(w.session, records))
+	if records := f.recordOps(w.most, w.aside); len(records) > 0 {
+		done, err := f.writeRecords(w.session, records)
+		return true, w.adapt(records[0].key, len(records), done, err)
 	}
 	return false, f.clean(w.session, now)
 }
 
-// adapt chooses the size of the next transaction by the outcome of the last one.
-func (w *writer) adapt(done bool, err error) error {
+// adapt chooses what is next by the outcome of the last transaction, which had a number of keys, one of them first.
+func (w *writer) adapt(first string, keys int, done bool, err error) error {
 	switch {
+	case err != nil && keys > 1:
+		w.most = 1 // to find the one that is refused
 	case err != nil:
-		w.most = 1 // so that one bad value does not keep the others from being written
+		w.aside[first] = time.Now().Add(asideFor)
 	case done:
 		w.most, w.refused = min(2*w.most, mostOps), 0
 	default:
@@ -135,12 +146,15 @@ func (o saidOp) op(prefix string) clientv3.Op {
 		[]clientv3.Op{clientv3.OpDelete(key)}, nil)
 }
 
-// unsaidOps returns what this node says and etcd does not have, up to a number.
-func (f *Fleet) unsaidOps(most int) (ops []saidOp) {
+// unsaidOps returns what this node says and etcd does not have, up to a number and without some keys.
+func (f *Fleet) unsaidOps(most int, without map[string]time.Time) (ops []saidOp) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	bytes := 0
 	for key := range f.unsaid {
+		if _, is := without[key]; is {
+			continue
+		}
 		s := f.said[key]
 		if bytes += len(key) + len(s.value); len(ops) > 0 && (len(ops) == most || bytes > mostBytes) {
 			break
@@ -204,12 +218,15 @@ type recordOp struct {
 	repair   bool  // etcd had lost it
 }
 
-// recordOps returns records that this node must write, up to a number.
-func (f *Fleet) recordOps(most int) (ops []recordOp) {
+// recordOps returns records that this node must write, up to a number and without some keys.
+func (f *Fleet) recordOps(most int, without map[string]time.Time) (ops []recordOp) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	bytes := 0
 	for key, k := range f.unwritten {
+		if _, is := without[key]; is {
+			continue
+		}
 		text := k.record.text()
 		if bytes += len(key) + len(text); len(ops) > 0 && (len(ops) == most || bytes > mostBytes) {
 			break

@@ -33,7 +33,7 @@ func (ls *Listener) admitClient(s *Settings, client netip.Addr, place *Place, mo
 
 // admitOften asks whether one more client may come. If not, the client gives its place back.
 func (ls *Listener) admitOften(s *Settings, client netip.Addr, place *Place, now time.Duration) Reason {
-	if !s.Limits.Rate.On() || ls.rate.Take(s.Limits.rate(), now) == 0 {
+	if !s.Limits.Rate.On() || ls.rate.Take(ls.limit(s), now) == 0 {
 		return Admitted
 	}
 	why := ls.refuseUnlessDry(s, Often, client)
@@ -92,7 +92,7 @@ const claimAgain = 50 * time.Millisecond
 // ask again: clients wait in the kernel's queue meanwhile. A place that nobody came for is given back with Unclaim.
 func (ls *Listener) Claim(now time.Duration) (again time.Duration, why Reason) {
 	s := ls.settings()
-	limit := s.claimed()
+	limit := ls.claimed(s)
 	if wait := ls.rate.Take(limit, now); wait > 0 {
 		return now + wait, Often
 	}
@@ -105,17 +105,20 @@ func (ls *Listener) Claim(now time.Duration) (again time.Duration, why Reason) {
 
 // Unclaim gives back the place that Claim has taken.
 func (ls *Listener) Unclaim() {
-	ls.rate.Return(ls.settings().claimed())
+	ls.rate.Return(ls.claimed(ls.settings()))
 	ls.uncountSession()
 }
 
 // claimed is the rate at which places are claimed. In a dry run the rate is asked when a client has come.
-func (s *Settings) claimed() rate.Limit {
+func (ls *Listener) claimed(s *Settings) rate.Limit {
 	if s.Limits.DryRun {
 		return rate.Limit{}
 	}
-	return s.Limits.rate()
+	return ls.limit(s)
 }
+
+// limit is the rate of all clients together that is in force.
+func (ls *Listener) limit(s *Settings) rate.Limit { return s.Limits.rate(ls.gate.RateShare()) }
 
 // Hold says that clients of one more listening socket wait for a place, or of one less.
 func (ls *Listener) Hold(more bool) {

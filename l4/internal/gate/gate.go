@@ -9,6 +9,7 @@ package gate
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -52,9 +53,10 @@ type Gate struct {
 	emptyOnce sync.Once
 	empty     chan struct{} // closed by whoever sees the last session, flow or farewell leave while draining
 
-	rules atomic.Pointer[ruleSet] // nil = none
-	held  atomic.Int64            // listening sockets whose clients wait for a place, see Claim
-	mute  atomic.Int64            // clients that are refused without a word, and still have a descriptor
+	rules     atomic.Pointer[ruleSet] // nil = none
+	rateShare atomic.Uint64           // the bits of a float64; 0 counts as 1
+	held      atomic.Int64            // listening sockets whose clients wait for a place, see Claim
+	mute      atomic.Int64            // clients that are refused without a word, and still have a descriptor
 
 	pauseNote note
 }
@@ -99,6 +101,23 @@ func (g *Gate) SetMaxSessions(n int) {
 
 // MaxSessions returns what SetMaxSessions has set last.
 func (g *Gate) MaxSessions() int { return int(g.max.Load()) }
+
+// SetRateShare says which part of the listeners' rates for all clients is this process's, above 0 to 1. Those that have
+// come so far stay counted as they were.
+func (g *Gate) SetRateShare(share float64) {
+	if !(share > 0 && share <= 1) {
+		panic("gate: a share of rates that is not above 0 to 1")
+	}
+	g.rateShare.Store(math.Float64bits(share))
+}
+
+// RateShare returns what SetRateShare has set last; 1 at first.
+func (g *Gate) RateShare() float64 {
+	if bits := g.rateShare.Load(); bits != 0 {
+		return math.Float64frombits(bits)
+	}
+	return 1
+}
 
 // Sessions is how many sessions there are now.
 func (g *Gate) Sessions() int { return int(g.sessions.Load()) }

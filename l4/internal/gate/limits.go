@@ -113,9 +113,9 @@ func (s *Settings) tracks() bool {
 // meanwhile comes in at once.
 const delayBurst = 5 * time.Millisecond
 
-// rate is the limit of the listener's clients together.
-func (l *Limits) rate() rate.Limit {
-	r := l.Rate
+// rate is the limit of the listener's clients together, of which this process has a share.
+func (l *Limits) rate(share float64) rate.Limit {
+	r := l.Rate.Share(share)
 	if r.On() && l.Over == OverDelay {
 		r.Burst = max(r.Burst, int(delayBurst/r.Every))
 	}

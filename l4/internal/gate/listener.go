@@ -63,8 +63,11 @@ func (g *Gate) NewListener(name string, id dial.ListenerID, loops int) *Listener
 func (ls *Listener) Set(to Settings) {
 	to.mask = maskOf(&to.Limits)
 	now := time.Since(ls.gate.started)
-	if was := ls.set.Load(); was != nil && was.Limits.rate() != to.Limits.rate() {
-		ls.rate.Change(was.Limits.rate(), to.Limits.rate(), now)
+	if was := ls.set.Load(); was != nil {
+		share := ls.gate.RateShare()
+		if from, to := was.Limits.rate(share), to.Limits.rate(share); from != to {
+			ls.rate.Change(from, to, now)
+		}
 	}
 	switch t := ls.clients.Load(); {
 	case !to.tracks():

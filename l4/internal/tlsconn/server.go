@@ -68,7 +68,7 @@ type Material struct {
 	Certificates []KeyPair // at least one; the first is for clients that no other one fits
 	ClientCAs    []byte    // PEM; of the authorities of clients' certificates, unless ClientAuth is None
 	ClientCRL    []byte    // PEM or DER, lists of revoked clients' certificates; nil: none are revoked
-	TicketKeys   []byte    // see parseTicketKeys; nil: random keys of this Server, replaced every 12 hours
+	TicketKeys   []byte    // see parseTicketKeys; nil: those of ShareTicketKeys or, without them, random ones
 }
 
 // sum identifies the material, of which revocation lists may be large.
@@ -95,7 +95,9 @@ type Server struct {
 	mu sync.Mutex // guards the fields below, and is held while current is replaced
 	// sum is that of the material that current was made of.
 	sum [sha256.Size]byte
-	// random are the ticket keys that are used without Material.TicketKeys.
+	// shared are the ticket keys that are used without Material.TicketKeys.
+	shared sharedKeys
+	// random are the ticket keys that are used without either. They are replaced every 12 hours.
 	random keyring
 }
 
@@ -104,9 +106,9 @@ type generation struct {
 	config *tls.Config
 	certs  *certificates
 	auth   *authorities // nil if clients show no certificates
-	keys   []ticketKey  // from a file; nil for random ones
+	keys   []ticketKey  // from a file; nil for others
 
-	// renewAt is when random ticket keys are to be replaced; the zero time for those of a file.
+	// renewAt is when random ticket keys are to be replaced or forgotten; the zero time if there is none.
 	renewAt time.Time
 	faults  Faults // what is allowed, but probably not meant
 }
@@ -231,7 +233,7 @@ var cipherSuites = []uint16{
 }
 
 // Config returns the configuration for one handshake that begins now. It is shared, and must not be changed. The call
-// does not block, but for the microseconds in which the ticket keys are replaced, twice a day.
+// does not block, but for the microseconds in which the ticket keys are replaced, a few times a day.
 func (s *Server) Config() *tls.Config {
 	g := s.current.Load()
 	if !g.renewAt.IsZero() && time.Now().After(g.renewAt) {

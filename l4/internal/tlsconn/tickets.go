@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,9 @@ const (
 	renewTicketKeys = 12 * time.Hour // for how long a random key makes tickets
 	keepTicketKeys  = 24 * time.Hour // for how long it reads them
 )
+
+// TicketKeyBytes is the size of a key of ShareTicketKeys.
+const TicketKeyBytes = ticketKeyBytes
 
 // A ticketKey is what the keys for crypto/tls are derived from.
 type ticketKey [ticketKeyBytes]byte
@@ -64,7 +68,17 @@ func parseTicketKeys(data []byte) ([]ticketKey, error) {
 
 // derive returns the key for crypto/tls, for tickets that are shared by listeners with the same rules for clients.
 func (k ticketKey) derive(rules string) [ticketKeyBytes]byte {
-	key, err := hkdf.Key(sha256.New, k[:], nil, "limeload-l4 session tickets, version 1\x00"+rules, ticketKeyBytes)
+	return k.expand("limeload-l4 session tickets, version 1\x00" + rules)
+}
+
+// deriveFor is derive of a key that many listeners have, for one of them.
+func (k ticketKey) deriveFor(listener, rules string) [ticketKeyBytes]byte {
+	return k.expand(fmt.Sprintf("limeload-l4 session tickets of a fleet, version 1\x00%d %s %s",
+		len(listener), listener, rules))
+}
+
+func (k ticketKey) expand(info string) [ticketKeyBytes]byte {
+	key, err := hkdf.Key(sha256.New, k[:], nil, info, ticketKeyBytes)
 	if err != nil {
 		panic("tlsconn: " + err.Error()) // only lengths and FIPS 140 modes that do not fit cause it
 	}
@@ -81,37 +95,83 @@ type timedKey struct {
 
 // renew adds a key if the newest is too old, and removes those that are too old for tickets.
 func (r *keyring) renew(now time.Time) {
+	r.forget(now)
+	if len(*r) == 0 || now.Sub((*r)[0].made) >= renewTicketKeys {
+		next := timedKey{made: now}
+		_, _ = rand.Read(next.key[:]) // never returns an error
+		*r = append(keyring{next}, *r...)
+	}
+}
+
+// forget removes the keys that are too old for tickets.
+func (r *keyring) forget(now time.Time) {
 	var kept keyring
 	for _, k := range *r {
 		if now.Sub(k.made) < keepTicketKeys {
 			kept = append(kept, k)
 		}
 	}
-	if len(kept) == 0 || now.Sub(kept[0].made) >= renewTicketKeys {
-		next := timedKey{made: now}
-		_, _ = rand.Read(next.key[:]) // never returns an error
-		kept = append(keyring{next}, kept...)
-	}
 	*r = kept
+}
+
+// sharedKeys are the ticket keys of ShareTicketKeys. The zero value has none.
+type sharedKeys struct {
+	listener string
+	keys     []ticketKey
+}
+
+// ShareTicketKeys gives the server ticket keys that other servers have, too, for handshakes that begin from now on. The
+// first one makes tickets, and all of them read tickets; without keys the server makes its own, as at first. Sessions
+// resume on servers with the same key, the same name of the listener, and the same rules for clients. Keys of a file
+// take precedence. Tickets that the server has made with its own keys are still read.
+func (s *Server) ShareTicketKeys(listener string, keys [][TicketKeyBytes]byte) {
+	next := sharedKeys{listener: listener}
+	for _, k := range keys {
+		next.keys = append(next.keys, ticketKey(k))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shared.listener == listener && slices.Equal(s.shared.keys, next.keys) {
+		return
+	}
+	s.shared = next
+	if s.current.Load().keys == nil {
+		s.rekeyLocked(time.Now())
+	}
 }
 
 // setKeys gives the configuration of a generation its ticket keys. The caller holds s.mu, and nobody uses the
 // generation yet.
 func (s *Server) setKeys(g *generation, now time.Time) {
-	keys := g.keys
-	if keys == nil {
-		s.random.renew(now)
-		for _, k := range s.random {
-			keys = append(keys, k.key)
-		}
-		g.renewAt = s.random[0].made.Add(renewTicketKeys)
-	}
 	rules := s.ticketRules(g)
-	derived := make([][ticketKeyBytes]byte, len(keys))
-	for i, k := range keys {
-		derived[i] = k.derive(rules)
+	var derived [][ticketKeyBytes]byte
+	for _, k := range g.keys {
+		derived = append(derived, k.derive(rules))
+	}
+	if g.renewAt = (time.Time{}); g.keys == nil {
+		for _, k := range s.shared.keys {
+			derived = append(derived, k.deriveFor(s.shared.listener, rules))
+		}
+		g.renewAt = s.renewRandom(now)
+		for _, k := range s.random {
+			derived = append(derived, k.key.derive(rules))
+		}
 	}
 	g.config.SetSessionTicketKeys(derived)
+}
+
+// renewRandom renews the random keys, or only forgets the old ones if shared ones make tickets. It returns when to do so
+// again; the zero time for never. The caller holds s.mu.
+func (s *Server) renewRandom(now time.Time) time.Time {
+	if len(s.shared.keys) == 0 {
+		s.random.renew(now)
+		return s.random[0].made.Add(renewTicketKeys)
+	}
+	s.random.forget(now)
+	if n := len(s.random); n > 0 {
+		return s.random[n-1].made.Add(keepTicketKeys)
+	}
+	return time.Time{}
 }
 
 // ticketRules returns what listeners must have in common to resume each other's sessions.
@@ -131,8 +191,13 @@ func (s *Server) renew() *generation {
 	if g.renewAt.IsZero() || !now.After(g.renewAt) {
 		return g // another goroutine was first
 	}
-	// A configuration that is in use must not change, so it is copied.
-	next := *g
+	return s.rekeyLocked(now)
+}
+
+// rekeyLocked puts a copy of the state in use in force that has the ticket keys of now, since a configuration that is in
+// use must not change. It returns the copy.
+func (s *Server) rekeyLocked(now time.Time) *generation {
+	next := *s.current.Load()
 	next.config = s.configFor(&next)
 	s.setKeys(&next, now)
 	s.current.Store(&next)

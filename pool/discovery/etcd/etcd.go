@@ -2,7 +2,9 @@
 // member that hangs, is cut off or has no majority. Discovery and the fleet share it.
 //
 // It decides nothing about the keys, does not log, and reconnects nothing: a Session ends with the first failure, and
-// its owner decides which member comes next. A Session's methods may be called from any goroutine.
+// its owner decides which member comes next. Explain says what such a failure means and what to do about it.
+//
+// A Login is a plain value, and a Session's methods may be called from any goroutine.
 package etcd
 
 import (
@@ -15,7 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -35,17 +36,25 @@ const (
 	// kernel gives up sent data that is not confirmed for pong.
 	ping = 10 * time.Second
 	pong = 3 * time.Second
-	// MaxBytes bounds an answer. The configuration and the history of a cluster may take some hundred kilobytes.
+	// MaxBytes bounds one answer of etcd, and so what the library buffers of it. By default etcd takes no key above
+	// 1.5 MiB; a page of keys that is larger is read in smaller ones.
 	MaxBytes = 8 << 20
 )
 
-// The ends of a session, beside those that the library and the network report.
+// The ends of a session, or of a Follow, beside those that the library and the network report.
 var (
-	// ErrTooMany says that there are more keys than asked for.
-	ErrTooMany   = errors.New("there are too many keys")
-	ErrLost      = errors.New("the connection was lost")
+	// ErrTooMany says that there are more keys, or more bytes in them, than asked for.
+	ErrTooMany = errors.New("there are too many keys")
+	// ErrLost says that the connection was made and then lost.
+	ErrLost = errors.New("the connection was lost")
+	// ErrBehind says that a read has found a change that the watch has not delivered.
+	ErrBehind = errors.New("the watch does not deliver the changes")
+	// ErrCompacted says that etcd does not have the changes any more that a watch asks for. The session goes on: Read
+	// has the present keys.
 	ErrCompacted = errors.New("the history of the keys was compacted")
-	ErrBehind    = errors.New("the watch does not deliver the changes")
+	// ErrFlood says that etcd has more changes to deliver at once than MaxBytes, such as after a long pause. The session
+	// goes on: Read has the present keys.
+	ErrFlood = errors.New("there are too many changes at once")
 )
 
 // A Login has the settings for the connection to one cluster of etcd. It is a plain value.
@@ -54,8 +63,9 @@ type Login struct {
 	TLS            *tls.Config // for endpoints that begin with https://; nil: as Go does
 }
 
-// An Session is one connection to one member of etcd. It ends with the first failure: nothing reconnects it, so
-// that the caller decides which member comes next. Its methods may be called from any goroutine.
+// A Session is one connection to one member of etcd. It ends with the first failure: nothing reconnects it, so
+// that the caller decides which member comes next. Its methods may be called from any goroutine. The zero value is of no
+// use, see Login.Open.
 type Session struct {
 	// set once, then read-only
 	client   *clientv3.Client
@@ -74,7 +84,11 @@ type Session struct {
 func (l Login) Open(ctx context.Context, endpoint string) (*Session, error) {
 	s := &Session{endpoint: endpoint}
 	s.ctx, s.end = context.WithCancelCause(ctx)
-	options := []grpc.DialOption{grpc.WithContextDialer(s.dial)}
+	options := []grpc.DialOption{
+		grpc.WithContextDialer(s.dial),
+		// with the 64 KiB of HTTP/2, a page of keys would take several round trips, and Timeout on a slow connection
+		grpc.WithInitialWindowSize(MaxBytes), grpc.WithInitialConnWindowSize(MaxBytes),
+	}
 	if strings.HasPrefix(endpoint, "https://") {
 		c := l.TLS
 		if c == nil {
@@ -179,138 +193,8 @@ func (s *Session) Request() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(clientv3.WithRequireLeader(s.ctx), Timeout)
 }
 
-// A KeyChange is one key with its new value. It is a plain value.
-type KeyChange struct {
-	Key      string // without the prefix
-	Value    []byte // nil if the key was deleted, and else not nil
-	Revision int64  // of the store, at this change
-	Lease    int64  // with which the key ends; 0: none
-}
-
 // Client returns the client of the session, for requests that are not here.
 func (s *Session) Client() *clientv3.Client { return s.client }
 
 // Endpoint returns the member's URL.
 func (s *Session) Endpoint() string { return s.endpoint }
-
-// readPage is how many keys one request of Read asks for.
-const readPage = 1000
-
-// Read returns up to most keys below a prefix, and the revision of the answer, which a majority of etcd has confirmed.
-// The error wraps ErrTooMany if there are more.
-func (s *Session) Read(prefix string, most int) (keys []KeyChange, revision int64, err error) {
-	for from := prefix; ; {
-		ctx, cancel := s.Request()
-		r, err := s.client.Get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)),
-			clientv3.WithLimit(readPage), clientv3.WithRev(revision))
-		cancel()
-		if err != nil {
-			return nil, 0, s.Failure(err)
-		}
-		if revision == 0 {
-			revision = r.Header.Revision
-		}
-		for _, kv := range r.Kvs {
-			keys = append(keys, KeyChange{strings.TrimPrefix(string(kv.Key), prefix), kv.Value, kv.ModRevision, kv.Lease})
-		}
-		if len(keys) > most {
-			return nil, 0, ErrTooMany
-		}
-		if !r.More {
-			return keys, revision, nil
-		}
-		from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
-	}
-}
-
-// Names returns up to limit names that stand directly below a prefix. It is only used to explain a mistake.
-func (s *Session) Names(prefix string, limit int) []string {
-	ctx, cancel := s.Request()
-	defer cancel()
-	var found []string
-	for from := prefix; len(found) <= limit; {
-		r, err := s.client.Get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithKeysOnly(),
-			clientv3.WithLimit(1))
-		if err != nil || len(r.Kvs) == 0 {
-			break
-		}
-		name, _, below := strings.Cut(strings.TrimPrefix(string(r.Kvs[0].Key), prefix), "/")
-		if below {
-			found = append(found, name)
-			from = clientv3.GetPrefixRangeEnd(prefix + name + "/") // skips the other keys of that name
-		} else {
-			from = string(r.Kvs[0].Key) + "\x00"
-		}
-	}
-	return found
-}
-
-// Follow calls apply with the changes below a prefix after a revision, until the session ends or ctx does. The error
-// says why. probed is a key that changes often: if a read finds it newer than what the watch has delivered, the watch
-// is of no use any more, which is ErrBehind.
-func (s *Session) Follow(
-	ctx context.Context, prefix, probed string, revision int64, apply func([]KeyChange),
-) error {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
-	var seen atomic.Int64 // the last revision that the watch has delivered
-	seen.Store(revision)
-	var probing sync.WaitGroup
-	defer probing.Wait()
-	defer cancel()
-	probing.Go(func() { s.probe(ctx, probed, &seen) })
-	watched := s.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
-	for r := range watched {
-		switch err := r.Err(); {
-		case r.CompactRevision > 0 || errors.Is(err, rpctypes.ErrCompacted):
-			return ErrCompacted
-		case err != nil:
-			return s.Failure(err)
-		}
-		var changes []KeyChange
-		last := seen.Load() // not the revision of the answer, which may be that of changes still to come
-		for _, e := range r.Events {
-			last = max(last, e.Kv.ModRevision)
-			c := KeyChange{Key: strings.TrimPrefix(string(e.Kv.Key), prefix), Revision: e.Kv.ModRevision, Lease: e.Kv.Lease}
-			if e.Type == clientv3.EventTypePut {
-				c.Value = append([]byte{}, e.Kv.Value...) // an empty value is no nil
-			}
-			changes = append(changes, c)
-		}
-		if len(changes) > 0 {
-			apply(changes)
-		}
-		seen.Store(last)
-	}
-	return s.Failure(ErrLost)
-}
-
-// probe ends the session when a read that needs a majority fails, or when it finds the key newer than what the watch had
-// delivered one read earlier.
-func (s *Session) probe(ctx context.Context, key string, seen *atomic.Int64) {
-	tick := time.NewTicker(probeEvery)
-	defer tick.Stop()
-	var known int64 // the revision of the key at the last read
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if known > seen.Load() {
-			s.end(ErrBehind)
-			return
-		}
-		request, cancel := s.Request()
-		r, err := s.client.Get(request, key)
-		cancel()
-		if err != nil {
-			s.end(s.Failure(err))
-			return
-		}
-		if len(r.Kvs) > 0 {
-			known = r.Kvs[0].ModRevision
-		}
-	}
-}

@@ -99,7 +99,7 @@ func linkText(l *admin.FleetLink, endpoints []string) string {
 	case l.Connected:
 		return fmt.Sprintf("connected to %s for %s", l.Endpoint, ago(*l.Since))
 	}
-	return fmt.Sprintf("not connected for %s, and the nodes are listed as they were: %s: %s", ago(*l.Since), l.Endpoint, l.Error)
+	return fmt.Sprintf("not connected for %s, and the nodes are listed as they were: %s", ago(*l.Since), l.Error)
 }
 
 func nodeTable(nodes []admin.FleetNode) *table {

@@ -61,8 +61,8 @@ lb\x1b[2J  not_ready  3d4h ago  1.0.0    same         120      0  3.5/s  lb\x1b[
 	lost := fixtureFleet()
 	lost.Link = admin.FleetLink{Endpoint: "https://10.0.0.1:2379", Since: lost.Link.Since, Error: "connection refused"}
 	for text, link := range map[string]admin.FleetLink{
-		"not connected yet to https://10.0.0.1:2379":                                                               {},
-		"not connected for 3d4h, and the nodes are listed as they were: https://10.0.0.1:2379: connection refused": lost.Link,
+		"not connected yet to https://10.0.0.1:2379":                                        {},
+		"not connected for 3d4h, and the nodes are listed as they were: connection refused": lost.Link,
 	} {
 		if got := linkText(&link, lost.Endpoints); got != text {
 			t.Errorf("%q, want %q", got, text)

@@ -60,7 +60,7 @@ func (f *fleetTraffic) send(node, address string, stays bool) {
 		select {
 		case <-f.stop:
 			return
-		case <-time.After(5 * time.Millisecond): // the rate
+		case <-time.After(20 * time.Millisecond): // the rate
 		}
 		var err error
 		started := time.Now()
@@ -127,6 +127,7 @@ func (f *fleetTraffic) flows(t testing.TB) {
 // An etcdFailures is a fleet under traffic whose etcd fails in different ways.
 type etcdFailures struct {
 	fleetWorld
+	t       testing.TB // of the whole test: what a part of it starts stays
 	nodes   []*fleetNode
 	traffic *fleetTraffic
 	last    int // the max_sessions of b1 that was set last
@@ -135,13 +136,13 @@ type etcdFailures struct {
 // startEtcdFailures starts three members of etcd, three nodes that share their checks, and the traffic.
 func startEtcdFailures(t testing.TB) *etcdFailures {
 	t.Helper()
-	f := &etcdFailures{last: 1000}
+	f := &etcdFailures{t: t, last: 1000}
 	f.fleetWorld = fleetWorld{
 		world: world{
 			Backends: []string{harness.Serve(t, harness.Echo).Address(), harness.Serve(t, harness.Echo).Address()},
 			Health:   []string{`interval = "200ms"`, `timeout = "5s"`},
 		},
-		Etcd: harness.StartEtcdCluster(t, 3), Nodes: 3, Fleet: []string{"check_share = 2"},
+		Etcd: harness.StartEtcdCluster(t, 3), Nodes: 3, Fleet: []string{"check_share = 2"}, Suffix: "[log]\naccess = false\n",
 	}
 	f.nodes = f.start(t)
 	f.traffic = startFleetTraffic(t, f.nodes)
@@ -302,7 +303,7 @@ func (f *etcdFailures) memberLost(t testing.TB) {
 	f.everywhere(t)
 	f.leaves(t, lost)
 	f.traffic.flows(t)
-	lost.Restart(t)
+	lost.Restart(f.t)
 }
 
 func (f *etcdFailures) memberHangs(t testing.TB) {
@@ -323,7 +324,7 @@ func (f *etcdFailures) majorityLost(t testing.TB, length time.Duration) {
 	f.Etcd[0].Kill(t)
 	f.Etcd[1].Kill(t)
 	f.withoutEtcd(t, since, length)
-	harness.StartEtcdAgain(t, f.Etcd[:2])
+	harness.StartEtcdAgain(f.t, f.Etcd[:2])
 }
 
 func (f *etcdFailures) allLost(t testing.TB) {
@@ -332,7 +333,7 @@ func (f *etcdFailures) allLost(t testing.TB) {
 		e.Kill(t)
 	}
 	f.withoutEtcd(t, since, 0)
-	harness.StartEtcdAgain(t, f.Etcd)
+	harness.StartEtcdAgain(f.t, f.Etcd)
 }
 
 // withoutEtcd makes changes on two nodes, of which the later one holds in the end, and has traffic for a while.
@@ -363,7 +364,7 @@ func (f *etcdFailures) oldCopy(t testing.TB) {
 	f.Etcd[0].Save(t, file)
 	f.change(t, f.nodes[1]) // which the copy lacks
 	f.everywhere(t)
-	harness.RestoreEtcd(t, f.Etcd, file)
+	harness.RestoreEtcd(f.t, f.Etcd, file)
 	f.whole(t)
 	f.newNode(t, "n5")
 	f.change(t, f.nodes[0])
@@ -371,7 +372,7 @@ func (f *etcdFailures) oldCopy(t testing.TB) {
 }
 
 func (f *etcdFailures) dataLost(t testing.TB) {
-	harness.RestoreEtcd(t, f.Etcd, "")
+	harness.RestoreEtcd(f.t, f.Etcd, "")
 	f.inEtcd(t, "nodes/n1", "nodes/n2", "nodes/n3", "changes/")
 	f.newNode(t, "n6")
 }
@@ -406,13 +407,13 @@ func TestFleetEtcdSlow(t *testing.T) {
 	link := harness.StartSlowLink(t, strings.TrimPrefix(server.Endpoint, "http://"))
 	behind := *server
 	behind.Endpoint = "http://" + link.Address()
-	f := &etcdFailures{last: 1000}
+	f := &etcdFailures{t: t, last: 1000}
 	f.fleetWorld = fleetWorld{
 		world: world{
 			Backends: []string{harness.Serve(t, harness.Echo).Address(), harness.Serve(t, harness.Echo).Address()},
 			Health:   []string{`interval = "200ms"`, `timeout = "5s"`},
 		},
-		Etcd: []*harness.Etcd{&behind}, Nodes: 3, Fleet: []string{"check_share = 2"},
+		Etcd: []*harness.Etcd{&behind}, Nodes: 3, Fleet: []string{"check_share = 2"}, Suffix: "[log]\naccess = false\n",
 	}
 	f.nodes = f.start(t)
 	f.traffic = startFleetTraffic(t, f.nodes)

@@ -20,7 +20,7 @@ const (
 	// batchKeys is how many keys package fleet writes in one transaction.
 	batchKeys = 100
 	// reachedWithin bounds how long all nodes may take to know something, on a machine that runs them all.
-	reachedWithin = 3 * time.Minute
+	reachedWithin = 5 * time.Minute
 )
 
 // An etcdLoad is what a fleet costs etcd. It is a plain value.

@@ -16,6 +16,9 @@ const (
 	// retryPause is between two attempts to connect to all members in turn, longer by up to as much, so that a fleet
 	// does not come back at once.
 	retryPause = 500 * time.Millisecond
+	// mostDoublings is how often retryPause doubles while etcd does not answer in time: a large fleet that comes back must
+	// not keep etcd so busy with its attempts that none of them succeeds. In the simulation, 100 nodes did so for ever.
+	mostDoublings = 4
 	// refusedPause is such a pause after an answer that another attempt will not change soon.
 	refusedPause = 2 * time.Second
 )
@@ -25,6 +28,7 @@ const (
 func (f *Fleet) Run(ctx context.Context) {
 	// Each node begins with another member, so that they share the work.
 	endpoints := f.endpointsFrom(f.o.Endpoints[rand.N(len(f.o.Endpoints))])
+	slow := 0 // attempts in a row that etcd was too slow for
 	for next := 0; ctx.Err() == nil; next++ {
 		endpoint := endpoints[next%len(endpoints)]
 		err := f.serve(ctx, endpoint)
@@ -36,11 +40,15 @@ func (f *Fleet) Run(ctx context.Context) {
 			return
 		}
 		f.linkDown(endpoint, f.inWords(ctx, endpoint, err))
+		if slow++; !errors.Is(err, context.DeadlineExceeded) {
+			slow = 0
+		}
 		switch {
 		case errors.Is(err, ErrNameTaken) || isRefusal(err):
 			pause(ctx, refusedPause+rand.N(retryPause))
 		case (next+1)%len(endpoints) == 0:
-			pause(ctx, retryPause+rand.N(retryPause))
+			between := retryPause << min(slow, mostDoublings)
+			pause(ctx, between+rand.N(between))
 		}
 	}
 }

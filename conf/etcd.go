@@ -2,6 +2,7 @@ package conf
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"reflect"
 	"slices"
@@ -65,6 +66,9 @@ func parseOne(name string, value []byte) (Backend, error) {
 	if len(text) == 0 || !bytes.ContainsAny(text[:1], `{"`) {
 		return Backend{}, Errors{{Found: quote(string(text)), Allowed: needs}}
 	}
+	if err := json.Unmarshal(value, new(json.RawMessage)); err != nil {
+		return Backend{}, Errors{jsonSyntaxError(value, err)}
+	}
 	r := newReport(whole(""), map[string]int{"": 1})
 	found, root, e := r.readJSON(slices.Concat([]byte("["), value, []byte("]"))) // a list of one, as in a file
 	if e != nil {
@@ -72,9 +76,6 @@ func parseOne(name string, value []byte) (Backend, error) {
 	}
 	var list backendFile
 	r.table(reflect.ValueOf(&list).Elem(), found, root, "")
-	if len(list.Backends) != 1 && r.err() == nil {
-		return Backend{}, Errors{{Message: "there is something behind the backend", Allowed: needs}}
-	}
 	for i := range list.Backends {
 		if list.Backends[i].Name == "" {
 			list.Backends[i].Name = name

@@ -273,3 +273,44 @@ func write(ctx context.Context, url string) error {
 	_, err = conn.Exec(ctx, "INSERT INTO written DEFAULT VALUES")
 	return err
 }
+
+// TestFleetChecksUpgrade: while nodes are replaced by new processes, and get another check one after the other, no
+// verdict changes.
+func TestFleetChecksUpgrade(t *testing.T) {
+	t.Parallel()
+	const backends = 6
+	_, addresses := serveAll(t, backends)
+	w := fleetWorld{
+		world: world{Backends: addresses, Health: fleetHealth}, Nodes: 3, Fleet: []string{"check_share = 2"},
+	}
+	fleet := w.start(t)
+	awaitShared(t, fleet, backends, 2)
+	began := time.Now()
+	for _, n := range fleet {
+		n.do(t, "upgrade")
+	}
+	awaitShared(t, fleet, backends, 2)
+	t.Logf("upgraded after %v", time.Since(began).Round(time.Millisecond))
+	for _, n := range fleet {
+		next := strings.Replace(n.config, `interval = "500ms"`, `interval = "400ms"`, 1)
+		if next == n.config {
+			t.Fatal("the configuration has no such interval")
+		}
+		n.config = next
+		n.Configure(t, next)
+		n.do(t, "reload")
+	}
+	awaitShared(t, fleet, backends, 2)
+	for _, n := range fleet {
+		for name, b := range n.verdicts(t) {
+			if b.Verdict != "healthy" {
+				t.Errorf("%s: %s is %s: %s", n.Name, name, b.Verdict, b.Reason)
+			}
+		}
+		for _, l := range n.Lines() {
+			if l.Event == "verdict_changed" && l.Seen.After(began) && l.From == "healthy" {
+				t.Errorf("%s: the verdict on %s has changed to %s: %s", n.Name, l.Backend, l.To, l.Reason)
+			}
+		}
+	}
+}

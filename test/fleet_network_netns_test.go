@@ -267,10 +267,16 @@ type openSession struct {
 // establish opens n sessions from a host.
 func establish(t *testing.T, h *harness.Host, address string, n int) established {
 	t.Helper()
+	return establishFrom(t, h, nil, address, n)
+}
+
+// establishFrom is establish from an address of the host.
+func establishFrom(t *testing.T, h *harness.Host, from *net.TCPAddr, address string, n int) established {
+	t.Helper()
 	e := make(established, n)
 	t.Cleanup(e.close)
 	check(t, inParallel(n, func(i int) error {
-		c, err := h.Dial(nil, address)
+		c, err := h.Dial(from, address)
 		if err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -211,5 +210,4 @@ func TestFleetTicketsOff(t *testing.T) {
 	if m := metrics(t, shares.Balancer); m["limeload_fleet_tickets_shared"] != 1 {
 		t.Error("a node that shares keys does not say so")
 	}
-	_ = os.Remove(f.dir + "/tickets")
 }

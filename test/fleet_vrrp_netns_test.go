@@ -29,7 +29,7 @@ type hostNode struct {
 	vrrp     *harness.Process // keepalived
 }
 
-// start starts the node's balancer.
+// start starts the balancer.
 func (n *hostNode) start(t *testing.T) {
 	t.Helper()
 	n.balancer = harness.StartBalancerWith(t, harness.BalancerOptions{Config: n.config, On: n.Host, Killed: true})

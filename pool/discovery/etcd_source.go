@@ -19,7 +19,7 @@ import (
 
 const (
 	// maxEtcdValueBytes bounds the value of one backend, which has some hundred bytes.
-	maxEtcdValueBytes = 64 << 10
+	maxEtcdValueBytes = 16 << 10
 	// maxUnusableBytes bounds what is said about one key that is no backend.
 	maxUnusableBytes = 300
 	// readEtcdAgain is how often all keys are read again, although they are watched. No key changes so often that a
@@ -147,8 +147,8 @@ func (e *Etcd) choose(found map[string]etcdBackend) (specs []pool.Spec, wrong []
 	return specs, wrong
 }
 
-// checkPlace says what is wrong with the place of an address; "" if nothing is. Whoever may write a key must not be able
-// to open what listens for this machine only, such as the control API, to every client.
+// checkPlace says what is wrong with the place of an address; "" if nothing is. Whoever may write a key must not be
+// able to open what listens for this machine only, such as the control API, to every client.
 func (e *Etcd) checkPlace(addr pool.Address) string {
 	const allows = "; allow_loopback = true allows it"
 	if e.o.AllowLoopback {
@@ -177,7 +177,7 @@ func (e *Etcd) accept(s *etcd.Session, keys []etcd.KeyChange) error {
 	var beside []string
 	if len(keys) == 0 {
 		parent := strings.TrimSuffix(path.Dir(strings.TrimSuffix(e.prefix, "/")), "/") + "/"
-		beside = slices.DeleteFunc(s.Names(parent, shownBeside), func(name string) bool { return parent+name+"/" == e.prefix })
+		beside = s.Names(parent, shownBeside)
 	}
 	e.mu.Lock()
 	e.beside = beside

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -146,7 +147,7 @@ func TestEtcdUnusable(t *testing.T) {
 	put("a\x1b[2J", "{")
 	put("big", `{"address": "10.0.0.9:1"}`+strings.Repeat(" ", maxEtcdValueBytes))
 	e := etcdSource(EtcdOptions{}, server.Endpoint)
-	const broken = `"a\x1b[2J": unexpected end of JSON input, "big": its value has more than 65536 bytes`
+	const broken = `"a\x1b[2J": unexpected end of JSON input, "big": its value has more than 16384 bytes`
 	wantEtcd(t, e, "ask etcd at "+server.Endpoint+": unusable backend: "+broken)
 	register(t, c, "m1", "10.0.0.1:6379")
 	register(t, c, "m2", "10.0.0.1:6379")
@@ -213,12 +214,15 @@ func (w *watching) wantNext(t testing.TB, want string) {
 	}
 }
 
-// TestEtcdLost: while etcd is away the keys are not known, and afterwards those count that it has then, also if it has
-// lost all of them.
+// TestEtcdLost: while etcd is away the keys are not known, and afterwards those count that it has then, also if it was
+// restored from an old copy, or has lost all of them.
 func TestEtcdLost(t *testing.T) {
 	t.Parallel()
-	server := harness.StartEtcd(t)
+	members := harness.StartEtcdCluster(t, 1)
+	server := members[0]
 	register(t, etcdClient(t, server.Endpoint), "r1", "10.0.0.1:6379")
+	old := filepath.Join(t.TempDir(), "old")
+	server.Save(t, old)
 	w := watchSource(t, etcdSource(EtcdOptions{}, server.Endpoint))
 	w.want(t, "r1 10.0.0.1:6379")
 	server.Kill(t)
@@ -226,13 +230,50 @@ func TestEtcdLost(t *testing.T) {
 	server.Restart(t)
 	server.Do(t, "put", redisPrefix+"r2", `{"address": "10.0.0.2:6379"}`)
 	w.want(t, "r1 10.0.0.1:6379, r2 10.0.0.2:6379")
-	server.Kill(t)
-	w.want(t, "no answer: connection refused")
-	server.Empty(t)
-	server.Restart(t)
+	harness.RestoreEtcd(t, members, old)
+	w.wantWhole(t, "r1 10.0.0.1:6379")
+	server.Do(t, "put", redisPrefix+"r2", `{"address": "10.0.0.22:6379"}`)
+	w.want(t, "r1 10.0.0.1:6379, r2 10.0.0.22:6379")
+	harness.RestoreEtcd(t, members, "")
 	w.want(t, "no backend: no key is below")
 	server.Do(t, "put", redisPrefix+"r3", `{"address": "10.0.0.3:6379"}`)
 	w.want(t, "r3 10.0.0.3:6379")
+}
+
+// wantWhole waits until Find returns this and no more.
+func (w *watching) wantWhole(t testing.TB, want string) {
+	t.Helper()
+	deadline := time.After(harness.Patience)
+	for {
+		select {
+		case got := <-w.roles:
+			if got == want {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("never %q", want)
+		}
+	}
+}
+
+// TestEtcdSlow: an etcd whose answers take a second is used, and not left for that.
+func TestEtcdSlow(t *testing.T) {
+	t.Parallel()
+	server := harness.StartEtcd(t)
+	c := etcdClient(t, server.Endpoint)
+	register(t, c, "r1", "10.0.0.1:6379")
+	link := harness.StartSlowLink(t, strings.TrimPrefix(server.Endpoint, "http://"))
+	link.Delay(time.Second)
+	w := watchSource(t, etcdSource(EtcdOptions{}, "http://"+link.Address()))
+	w.wantNext(t, "r1 10.0.0.1:6379")
+	began := time.Now()
+	for i := 2; i < 7; i++ { // for longer than a probe takes to fail
+		address := fmt.Sprintf("10.0.0.%d:6379", i)
+		register(t, c, "r1", address)
+		w.wantNext(t, "r1 "+address) // nothing comes in between, such as another connection
+		pauseFor(t.Context(), time.Second)
+	}
+	t.Logf("5 changes and pauses of a second took %v", time.Since(began))
 }
 
 // TestEtcdHangs: a member that is stopped, with its connections still open, is left for another.

@@ -2,8 +2,6 @@ package harness
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -69,7 +67,7 @@ func StartEtcdCluster(t testing.TB, n int) []*Etcd {
 
 // StartEtcdOn starts an etcd with a member on each host, at these IPv4 addresses of the hosts and the usual ports, and
 // waits until all of them serve.
-func StartEtcdOn(t testing.TB, hosts []*Host, addresses []string) []*Etcd {
+func StartEtcdOn(t testing.TB, hosts []*Host, addresses []string, args ...string) []*Etcd {
 	t.Helper()
 	const clients, peers = 2379, 2380
 	var cluster []string
@@ -80,6 +78,7 @@ func StartEtcdOn(t testing.TB, hosts []*Host, addresses []string) []*Etcd {
 	for i, h := range hosts {
 		members[i] = newEtcd(t, "http", fmt.Sprintf("m%d", i), addresses[i], clients, peers, strings.Join(cluster, ","))
 		members[i].command.On = h
+		members[i].command.Args = append(members[i].command.Args, args...)
 		members[i].Process = Start(t, members[i].command)
 	}
 	for _, e := range members {
@@ -113,14 +112,6 @@ func (e *Etcd) Restart(t testing.TB) {
 	t.Helper()
 	e.Process = Start(t, e.command)
 	e.WaitStderr(t, "client requests on")
-}
-
-// Empty deletes the data of a member that was killed, as somebody does by mistake.
-func (e *Etcd) Empty(t testing.TB) {
-	t.Helper()
-	if err := os.RemoveAll(filepath.Join(e.command.Dir, "data")); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // Do runs a command with etcd's own client, and returns its output.

@@ -162,6 +162,20 @@ func (h *Host) Serve(t testing.TB, address string, handle Handler) *Backend {
 	return b
 }
 
+// ServeUDP starts a UDP server in the host. It is closed at the end of the test.
+func (h *Host) ServeUDP(t testing.TB, address string, handle DatagramHandler) *UDPBackend {
+	t.Helper()
+	var c net.PacketConn
+	err := h.Do(func() (err error) {
+		c, err = net.ListenPacket("udp", address)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("listen on %s: %v", h.Name, err)
+	}
+	return startUDP(t, c.(*net.UDPConn), handle)
+}
+
 // A Network is a switch with cables to hosts.
 type Network struct {
 	bridge *Host

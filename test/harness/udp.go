@@ -42,7 +42,11 @@ func ServeUDPOn(t testing.TB, address string, handle DatagramHandler) *UDPBacken
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &UDPBackend{conn: c.(*net.UDPConn), handle: handle, sources: map[netip.AddrPort]int{}}
+	return startUDP(t, c.(*net.UDPConn), handle)
+}
+
+func startUDP(t testing.TB, c *net.UDPConn, handle DatagramHandler) *UDPBackend {
+	b := &UDPBackend{conn: c, handle: handle, sources: map[netip.AddrPort]int{}}
 	// as much as the kernel allows; tests with few datagrams do not depend on it
 	_ = b.conn.SetReadBuffer(1 << 20)
 	t.Cleanup(b.Close)

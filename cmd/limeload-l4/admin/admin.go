@@ -104,6 +104,8 @@ type FleetSummary struct {
 	Ready       int    `json:"ready"`        // those of them that are ready
 	OtherConfig bool   `json:"other_config"` // whether most nodes run another configuration than this one
 	Pending     int    `json:"pending"`      // shared changes that etcd does not have yet
+	// this node's part of the rates that the nodes divide, above 0 to 1
+	RateShare float64 `json:"rate_share"`
 }
 
 // Certificate is a certificate that a listener shows to clients, or a pool to backends.

@@ -64,7 +64,7 @@ func (m *membership) summary() admin.FleetSummary {
 	link := linkAnswer(m.fleet.Link())
 	s := admin.FleetSummary{
 		Name: m.conf.Name, Node: m.fleet.Node(), Connected: link.Connected, Error: link.Error,
-		Pending: m.fleet.Stats().Pending,
+		Pending: m.fleet.Stats().Pending, RateShare: m.rateShare(),
 	}
 	nodes := m.members.all()
 	usual := wanted(nodes)

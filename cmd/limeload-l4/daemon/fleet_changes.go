@@ -216,7 +216,10 @@ func (t *taking) settle() {
 	for _, c := range t.drains {
 		t.daemon.followDrain(c)
 	}
-	t.daemon.rules.follow(t.rules, wallNow())
+	if left := t.daemon.rules.follow(t.rules, wallNow()); left > 0 {
+		t.daemon.log.Warn().Int("rules", left).Str("event", "fleet_change_ignored").
+			Msg("access rules of other nodes are ignored: this node has as many as there may be")
+	}
 }
 
 // setOverrides makes a pool's run-time changes those of shared changes.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
+	"github.com/limeload/limeload-l4/pool"
 )
 
 const (
@@ -119,13 +120,13 @@ func (p *sharedChecks) tick(seated uint64) uint64 {
 	return now
 }
 
-// follow takes up the state of the connection, and whether this node drains or is cut off. It reports whether all duties
-// have to be reviewed.
+// follow takes up the state of the connection, and whether this node drains or is cut off. It reports whether all
+// duties have to be reviewed.
 func (p *sharedChecks) follow(now time.Time) bool {
 	d := p.membership.daemon
 	link := p.membership.fleet.Link()
 	counts := link.Up || !link.Since.IsZero() && now.Sub(link.Since) < linkPatience
-	leaving := d.life.current() == draining
+	leaving := d.life.current() == draining && d.replaced.Load() == nil // a new process goes on under this node's name
 	p.mu.Lock()
 	changed := p.link != counts || p.leaving != leaving
 	p.link = counts
@@ -245,7 +246,7 @@ func (p *sharedChecks) saySeatLocked() {
 
 // takingPart returns the nodes that take part in the checks of a pool, this one included unless it is alone or drains,
 // and the version of the seats; nil if that is the one known.
-func (p *sharedChecks) takingPart(pool, sum string, known uint64) (nodes []string, seated uint64) {
+func (p *sharedChecks) takingPart(name, sum string, known uint64) (nodes []string, seated uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seated == known {
@@ -255,7 +256,7 @@ func (p *sharedChecks) takingPart(pool, sum string, known uint64) (nodes []strin
 		nodes = append(nodes, p.node())
 	}
 	for node, s := range p.seats {
-		if s.Pools[pool] == sum {
+		if s.Pools[name] == sum {
 			nodes = append(nodes, node)
 		}
 	}
@@ -281,7 +282,9 @@ func (p *sharedChecks) said(d dutyKey, s *poolShare, members []string) (heard []
 		}) {
 			continue
 		}
-		by = append(by, node)
+		if !s.sharing.primary || r.Backends.count(pool.Healthy) <= 1 { // or else it is of no use
+			by = append(by, node)
+		}
 	}
 	slices.Sort(by)
 	for _, node := range by {

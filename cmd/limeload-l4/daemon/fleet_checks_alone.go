@@ -31,9 +31,9 @@ type reach struct {
 func (r reach) cutOff() bool { return r.hosts > 0 && r.reached*10 <= r.hosts }
 
 // A selfDoubt is what a node thinks of itself. A node that reaches none of its hosts doubts itself at once: its own
-// verdicts do not count, neither here nor elsewhere, and it checks more hosts. It goes on to doubt while other nodes reach
-// what it does not. If that lasts, the node is alone: it is not ready, and takes part in nothing. sharedChecks.mu guards
-// it.
+// verdicts do not count, neither here nor elsewhere, and it checks more hosts. It goes on to doubt while other nodes
+// reach what it does not. If that lasts, the node is alone: it is not ready, and takes part in nothing.
+// sharedChecks.mu guards it.
 type selfDoubt struct {
 	failing time.Time // since when the node reaches none; zero: it reaches some
 	doubts  time.Time // since when; zero: it does not
@@ -51,8 +51,8 @@ func (s *selfDoubt) isAlone() bool { return !s.alone.IsZero() }
 // isDoubting reports whether the node's own verdicts do not count.
 func (s *selfDoubt) isDoubting() bool { return s.isAlone() || !s.doubts.IsZero() }
 
-// see takes up what the node reaches. after is how long a doubt lasts before the node is alone: others must have had the
-// time to find out the same. If nobody reaches anything, the doubt ends then, too: the backends are down. With one host
+// see takes up what the node reaches. after is how long a doubt lasts before the node is alone: others must have had
+// the time to find out the same. If nobody reaches anything, the doubt ends then, too: the backends are down. With one host
 // in all there is nothing to doubt.
 //
 // Without a connection to etcd nobody knows what others reach. Then two hosts that fail at once are enough: they rather
@@ -97,7 +97,8 @@ func (s *selfDoubt) reason() string {
 	case !s.isAlone():
 		return ""
 	case s.linked:
-		return fmt.Sprintf("alone: this node reaches %d of the %d hosts that it checks, and other nodes reach %d of the others",
+		return fmt.Sprintf(
+			"alone: this node reaches %d of the %d hosts that it checks, and other nodes reach %d of the others",
 			r.reached, r.hosts, r.elsewhere)
 	}
 	return fmt.Sprintf("alone: this node reaches %d of the %d hosts that it checks, and no etcd", r.reached, r.hosts)

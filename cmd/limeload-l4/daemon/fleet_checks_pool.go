@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
-	"github.com/limeload/limeload-l4/healthcheck"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -22,9 +21,12 @@ type poolShare struct {
 	duties map[string]*duty // by backend; "" if the backends are judged together
 	places map[string]place // of the pool's backends
 
-	nodes   []string // that take part, this one included unless it is alone
-	seated  uint64   // nodes are those of this version of the seats
-	primary string   // the backend that was last healthy in a pool that has one primary; "" before
+	nodes  []string // that take part, this one included unless it is alone
+	seated uint64   // nodes are those of this version of the seats
+	// when this node began to check each backend: what was found earlier does not count
+	began map[string]time.Time
+
+	primary string // the backend that was last healthy in a pool that has one primary; "" before
 }
 
 // A duty is what k nodes check for all: a backend, or all backends of a pool.
@@ -39,6 +41,7 @@ type duty struct {
 	unconfirmed bool      // see hearing
 	sampled     bool      // this node checks the backends to learn whether it is cut off
 	short       time.Time // since when too few others say anything; zero: enough
+	restless    bool      // time counts for what follows
 
 	others findings // what other nodes have found, if that counts here; nil if it does not
 	by     []string // these nodes
@@ -67,7 +70,8 @@ func (k *checkedPool) joinLocked(c *sharedChecks) {
 	if c == nil || k.check.sharing.sum == "" {
 		return
 	}
-	s := &poolShare{checks: c, sharing: k.check.sharing, duties: make(map[string]*duty), places: make(map[string]place)}
+	s := &poolShare{checks: c, sharing: k.check.sharing, duties: make(map[string]*duty), places: make(map[string]place),
+		began: make(map[string]time.Time)}
 	s.sum = sumOf(s.sum, c.share)
 	k.share = s
 	c.register(k, s.sum)
@@ -115,6 +119,7 @@ func (k *checkedPool) settleLocked(backends []pool.BackendInfo) (changed []strin
 			continue
 		}
 		k.removeLocked(id)
+		delete(s.began, id)
 		d := s.duties[s.dutyOf(id)]
 		delete(d.own, id)
 		if s.together && len(places) > 0 {
@@ -191,8 +196,7 @@ func (k *checkedPool) reviewDutyLocked(id string, d *duty, now time.Time) []pool
 	members := s.members(id)
 	heard, by := s.checks.said(dutyKey{k.pool.Name(), id}, s, members)
 	h := hearing{heard: heard, present: k.presentLocked(members), looks: d.looks, held: s.checks.doubting(),
-		alone:    s.checks.isAlone(),
-		patience: k.check.patience()}
+		alone: s.checks.isAlone(), patience: k.check.patience()}
 	k.appointLocked(id, d, by, &h)
 	own, complete := k.ownLocked(d, members, h.present)
 	h.own = own
@@ -216,6 +220,8 @@ func (k *checkedPool) reviewDutyLocked(id string, d *duty, now time.Time) []pool
 		h.patience = 0 // it was patient already
 	}
 	r := h.rule()
+	enough := len(heard) >= h.need && h.agreed() != nil
+	d.restless = !h.judge && (r.looks && enough || !r.looks && h.short > 0) || s.together && r.looks && !complete
 	d.others, d.by = nil, nil
 	verdicts := findings(nil)
 	switch r.by {
@@ -258,67 +264,6 @@ func (k *checkedPool) presentLocked(members []string) findings {
 		}
 	}
 	return all
-}
-
-// ownLocked returns what this node's own checks have found; nil if there is a backend about which they have found
-// nothing out yet.
-//
-// In a pool with one primary, a primary that was found takes the place of the one before, once that one was checked, too:
-// there are never two, and nobody waits until all checks of the one before have failed. While the pool has nothing
-// healthy, a part of the verdicts is better than none; they are not complete then.
-func (k *checkedPool) ownLocked(d *duty, members []string, present findings) (all findings, complete bool) {
-	if !d.looks || len(d.own) == 0 {
-		return nil, false
-	}
-	all, complete = make(findings, len(members)), true
-	primary := ""
-	for _, id := range members {
-		if own, known := d.own[id]; known {
-			all[id] = finding{Address: k.share.places[id].text(), Verdict: own.verdict.String(), Reason: own.reason}
-			if k.share.sharing.primary && own.verdict == pool.Healthy {
-				primary = id
-			}
-		}
-	}
-	serves := present.have(pool.Healthy, pool.Fallback)
-	for _, id := range members {
-		if _, known := d.own[id]; known {
-			continue
-		}
-		complete = false
-		switch healthy := present[id].Verdict == pool.Healthy.String(); {
-		case primary != "" && healthy && k.checkedLocked(id):
-			all[id] = finding{Address: k.share.places[id].text(), Verdict: pool.Unknown.String(),
-				Reason: primary + " is found to be the primary"}
-		case !serves, primary != "" && !healthy:
-			all[id] = present[id]
-		default:
-			return nil, false
-		}
-	}
-	return all, complete
-}
-
-// checkedLocked reports whether a check of a backend has ended.
-func (k *checkedPool) checkedLocked(backend string) bool {
-	t, known := k.scheduler.Target(targetID(k.pool.Name(), backend))
-	return known && !t.Last.At.IsZero()
-}
-
-// confirmsLocked reports whether the last own checks of all backends agree with the own verdicts, and are newer than the
-// last hint.
-func (k *checkedPool) confirmsLocked(d *duty, members []string) bool {
-	if !d.looks {
-		return false
-	}
-	for _, id := range members {
-		own, known := d.own[id]
-		t, checked := k.scheduler.Target(targetID(k.pool.Name(), id))
-		if !known || !checked || !t.Last.At.After(d.suspected) || verdict(t.Last.Outcome.Verdict()) != own.verdict {
-			return false
-		}
-	}
-	return true
 }
 
 // judgementsLocked returns the verdicts that change. by are the nodes that say so, if it is not this one.
@@ -371,101 +316,6 @@ func checkedBy(nodes []string) string {
 	return text + ": "
 }
 
-// lookLocked begins or ends this node's own checks of a duty.
-func (k *checkedPool) lookLocked(id string, d *duty, members []string, looks bool) {
-	fresh := false
-	for _, backend := range members {
-		if looks {
-			_, checked := k.targets[backend]
-			fresh = fresh || !checked
-			k.checkLocked(backend, k.share.places[backend], healthcheck.Unknown)
-		} else {
-			k.removeLocked(backend)
-		}
-	}
-	if fresh && k.fence != nil {
-		if primary := k.share.primary; primary != "" && k.fence.Primary() == "" {
-			k.fence.Remember(k.target(primary))
-		}
-		k.appointByRoleLocked()
-	}
-	if !looks {
-		clear(d.own)
-	}
-	d.looks = looks
-}
-
-// sayLocked says what this node has found, if it is a judge, or withdraws it.
-func (k *checkedPool) sayLocked(id string, d *duty, own findings) {
-	c := k.share.checks
-	if !d.judge || own == nil || c.isAlone() || c.doubting() && own.have(pool.Unhealthy) {
-		k.unsayLocked(id, d)
-		return
-	}
-	if d.said != nil && d.said.agree(own) {
-		return
-	}
-	all := make(findings, len(own))
-	for backend, f := range own {
-		f.Reason = printable(f.Reason, maxReason)
-		if t, known := k.scheduler.Target(targetID(k.pool.Name(), backend)); known {
-			if t.Last.Role != healthcheck.RoleUnknown {
-				f.Role = t.Last.Role.String()
-			}
-		}
-		all[backend] = f
-	}
-	if c.say(dutyKey{k.pool.Name(), id}, report{Sum: k.share.sum, Backends: all}) {
-		d.said = all
-	}
-}
-
-// unsayLocked withdraws what this node says about a duty.
-func (k *checkedPool) unsayLocked(id string, d *duty) {
-	if d.said != nil {
-		k.share.checks.unsay(dutyKey{k.pool.Name(), id})
-		d.said = nil
-	}
-}
-
-// takeShared takes the results of this node's checks, if the checks are shared. It reports whether they are.
-func (k *checkedPool) takeShared(judgements []pool.Judgement) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	s := k.share
-	if s == nil {
-		return false
-	}
-	var ids []string
-	for _, j := range judgements {
-		id := s.dutyOf(j.ID)
-		d := s.duties[id]
-		if _, checked := k.targets[j.ID]; d == nil || !checked {
-			continue // it is not checked any more
-		}
-		d.own[j.ID] = ownFinding{j.Verdict, j.Reason}
-		if !slices.Contains(ids[max(0, len(ids)-1):], id) {
-			ids = append(ids, id)
-		}
-	}
-	k.reviewSharedLocked(ids...)
-	return true
-}
-
-// suspect makes this node check a backend itself that others check.
-func (k *checkedPool) suspect(backend string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.share == nil {
-		return
-	}
-	id := k.share.dutyOf(backend)
-	if d := k.share.duties[id]; d != nil {
-		d.suspected = time.Now()
-		k.reviewSharedLocked(id)
-	}
-}
-
 // review decides about some duties, or about all for nil, because others say something new.
 func (k *checkedPool) review(ids []string) {
 	k.mu.Lock()
@@ -488,7 +338,7 @@ func (k *checkedPool) reviewRestless() {
 	}
 	var ids []string
 	for id, d := range k.share.duties {
-		if d.looks && (!d.judge || d.said == nil || k.share.together) || !d.short.IsZero() {
+		if d.restless {
 			ids = append(ids, id)
 		}
 	}

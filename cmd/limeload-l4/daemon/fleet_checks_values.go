@@ -55,6 +55,16 @@ func (f findings) agree(g findings) bool {
 	return true
 }
 
+// count returns how many backends have a verdict.
+func (f findings) count(v pool.Verdict) (n int) {
+	for _, one := range f {
+		if one.Verdict == v.String() {
+			n++
+		}
+	}
+	return n
+}
+
 // have reports whether a backend has one of the verdicts.
 func (f findings) have(verdicts ...pool.Verdict) bool {
 	for _, one := range f {

@@ -360,6 +360,9 @@ func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
 	}
 	judgements := make(map[receiver][]pool.Judgement)
 	for _, c := range changes {
+		if k, is := c.Target.Receiver.(*checkedPool); is && !k.counts(c) {
+			continue
+		}
 		if r, is := c.Target.Receiver.(receiver); is {
 			judgements[r] = append(judgements[r],
 				pool.Judgement{ID: c.Target.Name, Verdict: verdict(c.To), Reason: c.Reason})

@@ -14,7 +14,7 @@ import (
 
 var (
 	// ErrNameTaken says that another process has joined the fleet under the name of this node.
-	ErrNameTaken = errors.New("another process has the name of this node")
+	ErrNameTaken = errors.New("another node has this name")
 	// ErrReplaced says that the process that takes over from this one has its name.
 	ErrReplaced = errors.New("a new process has taken over the name of this node")
 )

@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -119,5 +120,43 @@ func TestFleetQuickStart(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// TestFleetLeastRights gives a fleet the rights of docs/fleet.md and no others: it works, and cannot read other keys.
+func TestFleetLeastRights(t *testing.T) {
+	t.Parallel()
+	page := string(readFile(t, "../docs/fleet.md"))
+	_, part, _ := strings.Cut(page, "\n## Security\n")
+	block := regexp.MustCompile("(?s)```sh\n(.*?)```").FindStringSubmatch(part)
+	if block == nil {
+		t.Fatal("the page has no commands for etcd")
+	}
+	server := harness.StartEtcd(t, "--unsafe-no-fsync")
+	const password = "secret"
+	for line := range strings.Lines(block[1]) {
+		words := strings.Fields(line)[1:]
+		if words[0] == "user" && words[1] == "add" {
+			words[2] += ":" + password
+		}
+		server.Do(t, words...)
+	}
+	server.Do(t, "put", "/other/key", "1")
+	server.Do(t, "user", "add", "root:"+password)
+	server.Do(t, "user", "grant-role", "root", "root")
+	server.Do(t, "auth", "enable")
+	file := filepath.Join(t.TempDir(), "password")
+	check(t, os.WriteFile(file, []byte(password+"\n"), 0o600))
+	f := &etcdFailures{t: t, last: 1000}
+	f.fleetWorld = fleetWorld{
+		world: world{Backends: named(t, "b1", "b2")}, Etcd: []*harness.Etcd{server}, Nodes: 2,
+		Fleet: []string{"check_share = 2", `user = "limeload-edge"`, fmt.Sprintf("password_file = %q", file)},
+	}
+	f.nodes = f.start(t)
+	f.change(t, f.nodes[0])
+	f.everywhere(t)
+	f.whole(t)
+	if err := server.Try(t, "--user", "limeload-edge:"+password, "get", "/other/key"); err == nil {
+		t.Error("the fleet's user can read other keys")
 	}
 }

@@ -16,18 +16,18 @@ import (
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// A crowd are clients that come to nodes as often as they can.
-type crowd struct {
+// A fleetCrowd are clients that come to nodes as often as they can.
+type fleetCrowd struct {
 	served atomic.Int64 // sessions that had an echo
 	stop   context.CancelFunc
 	coming sync.WaitGroup
 }
 
 // startCrowd has clients come to each of these nodes.
-func startCrowd(t *testing.T, nodes ...*fleetNode) *crowd {
+func startCrowd(t *testing.T, nodes ...*fleetNode) *fleetCrowd {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	c := &crowd{stop: stop}
+	c := &fleetCrowd{stop: stop}
 	for _, n := range nodes {
 		address := n.Address(t, "main")
 		for range 2 {
@@ -38,13 +38,13 @@ func startCrowd(t *testing.T, nodes ...*fleetNode) *crowd {
 	return c
 }
 
-func (c *crowd) end() {
+func (c *fleetCrowd) end() {
 	c.stop()
 	c.coming.Wait()
 }
 
 // come comes again and again, with a short pause so that the clients leave some of the machine to others.
-func (c *crowd) come(ctx context.Context, address string) {
+func (c *fleetCrowd) come(ctx context.Context, address string) {
 	for ctx.Err() == nil {
 		if echoOnce(address) == nil {
 			c.served.Add(1)
@@ -74,7 +74,7 @@ func echoOnce(address string) error {
 }
 
 // rate returns how many sessions a second are served over a few seconds.
-func (c *crowd) rate() float64 {
+func (c *fleetCrowd) rate() float64 {
 	before, begin := c.served.Load(), time.Now()
 	time.Sleep(5 * time.Second) // what is measured is time
 	return float64(c.served.Load()-before) / time.Since(begin).Seconds()

@@ -71,7 +71,7 @@ func TestExampleMistakes(t *testing.T) {
 	for _, name := range []string{"oracle", "../completions/limeload-l4", "POSTGRES", "postgres.toml"} {
 		code, stdout, stderr := command(t, "example", name)
 		if code != exitUsage || stdout != "" ||
-			!strings.Contains(stderr, "there are dns, mqtt, mysql, patroni, postgres, redis, tls, all") {
+			!strings.Contains(stderr, "there are dns, fleet, mqtt, mysql, patroni, postgres, redis, tls, all") {
 			t.Errorf("%s: exit code %d, %s%s", name, code, stdout, stderr)
 		}
 	}

@@ -99,7 +99,7 @@ func linkText(l *admin.FleetLink, endpoints []string) string {
 	case l.Connected:
 		return fmt.Sprintf("connected to %s for %s", l.Endpoint, ago(*l.Since))
 	}
-	return fmt.Sprintf("not connected for %s, and the nodes are listed as they were: %s: %s", ago(*l.Since), l.Endpoint, l.Error)
+	return fmt.Sprintf("not connected for %s, and the nodes are listed as they were: %s", ago(*l.Since), l.Error)
 }
 
 func nodeTable(nodes []admin.FleetNode) *table {
@@ -120,11 +120,11 @@ func nodeTable(nodes []admin.FleetNode) *table {
 			}
 		}
 		state := nodeState(n)
+		version, _, _ := strings.Cut(n.Version, " ")
 		if state == "gone" || state == "left" {
-			t.add(n.Name, state, since, n.Version, "", "", "", "", n.Host, nodeNote(n))
+			t.add(n.Name, state, since, version, "", "", "", "", n.Host, nodeNote(n))
 			continue
 		}
-		version, _, _ := strings.Cut(n.Version, " ")
 		t.add(n.Name, state, since, version, config, strconv.Itoa(n.Sessions), strconv.Itoa(n.Flows), perSecond(n.Rate),
 			n.Host, nodeNote(n))
 	}

@@ -42,12 +42,12 @@ fleet    edge; this is node lb1
 etcd     connected to https://10.0.0.1:2379 for 3d4h
 changes  1 shared record not in etcd yet
 
-node        state         since  version  config  sessions  flows   rate  host                 note
-lb1         ready      3d4h ago  1.0.0    same         120      0  3.5/s  lb1.internal         this node
-lb2         ready      3d4h ago  1.0.0    other        120      0  3.5/s  lb2.internal         its configuration is 1c93bb07a5e2
-lb3         alone      3d4h ago  1.0.0    same         120      0  3.5/s  lb3.internal         it reaches none of its backends
-lb4         draining   3d4h ago  1.0.0    same         120      0  3.5/s  lb4.internal         -
-lb5         gone       3d4h ago  1.0.0    -              -      -      -  lb5.internal         its lease has ended
+node       state         since  version  config  sessions  flows   rate  host                note
+lb1        ready      3d4h ago  1.0.0    same         120      0  3.5/s  lb1.internal        this node
+lb2        ready      3d4h ago  1.0.0    other        120      0  3.5/s  lb2.internal        its configuration is 1c93bb07a5e2
+lb3        alone      3d4h ago  1.0.0    same         120      0  3.5/s  lb3.internal        it reaches none of its backends
+lb4        draining   3d4h ago  1.0.0    same         120      0  3.5/s  lb4.internal        -
+lb5        gone       3d4h ago  1.0.0    -              -      -      -  lb5.internal        its lease has ended
 lb\x1b[2J  not_ready  3d4h ago  1.0.0    same         120      0  3.5/s  lb\x1b[2J.internal  starting: the first checks are not done
 `
 	if code != exitDone || stdout != strings.TrimPrefix(want, "\n") || stderr != "" {
@@ -61,8 +61,8 @@ lb\x1b[2J  not_ready  3d4h ago  1.0.0    same         120      0  3.5/s  lb\x1b[
 	lost := fixtureFleet()
 	lost.Link = admin.FleetLink{Endpoint: "https://10.0.0.1:2379", Since: lost.Link.Since, Error: "connection refused"}
 	for text, link := range map[string]admin.FleetLink{
-		"not connected yet to https://10.0.0.1:2379":                                                               {},
-		"not connected for 3d4h, and the nodes are listed as they were: https://10.0.0.1:2379: connection refused": lost.Link,
+		"not connected yet to https://10.0.0.1:2379":                                        {},
+		"not connected for 3d4h, and the nodes are listed as they were: connection refused": lost.Link,
 	} {
 		if got := linkText(&link, lost.Endpoints); got != text {
 			t.Errorf("%q, want %q", got, text)
@@ -160,9 +160,10 @@ node lb4 says nothing about its pools yet
 func TestFleetVerifyWaits(t *testing.T) {
 	f := startFake(t)
 	f.mux = http.NewServeMux()
+	asked := 0
 	f.handle("GET /v1/fleet/verify", func(*http.Request) any {
-		agreed := len(f.requests()) > 2
-		return admin.FleetComparison{Same: true, Connected: agreed, Nodes: []string{"a", "b"}, Mute: []string{}}
+		asked++
+		return admin.FleetComparison{Same: true, Connected: asked > 2, Nodes: []string{"a", "b"}}
 	})
 	began := time.Now()
 	code, stdout, _ := command(t, "fleet", "verify", "--wait", "1m")

@@ -34,6 +34,7 @@ func helpExamples() map[string]string {
 		"fleet":           "limeload-l4 fleet\nlimeload-l4 fleet --output json",
 		"fleet list":      "limeload-l4 fleet list",
 		"fleet verify":    "limeload-l4 fleet verify --wait 30s",
+		"fleet changes":   "limeload-l4 fleet changes\nlimeload-l4 fleet changes --output json",
 		"explain":         "limeload-l4 explain 192.0.2.7 --listener main",
 		"reload":          "limeload-l4 reload",
 		"plan":            "limeload-l4 plan --config new.toml",

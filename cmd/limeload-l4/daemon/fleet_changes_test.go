@@ -14,13 +14,13 @@ import (
 	"github.com/limeload/limeload-l4/pool"
 )
 
-// fleetTable is a table of a fleet that nobody can reach.
-const fleetTable = "[fleet]\nname = \"edge\"\nnode = \"n1\"\nendpoints = [\"http://127.0.0.1:1\"]\n"
+// unreachedFleet is a table of a fleet that nobody can reach.
+const unreachedFleet = "[fleet]\nname = \"edge\"\nnode = \"n1\"\nendpoints = [\"http://127.0.0.1:1\"]\n"
 
 // fleetDaemon returns a daemon of goodConfig in a fleet. It does not run, and so has no connection.
 func fleetDaemon(t *testing.T) *Daemon {
 	t.Helper()
-	return testDaemon(t, parsed(t, fleetTable))
+	return testDaemon(t, parsed(t, unreachedFleet))
 }
 
 // theBackend is the backend of goodConfig.
@@ -191,8 +191,8 @@ func TestFleetState(t *testing.T) {
 		shared int // in the state file of the next process
 		own    int
 	}{
-		{fleetTable, 3, 1},
-		{strings.Replace(fleetTable, "edge", "other", 1), 0, 1},
+		{unreachedFleet, 3, 1},
+		{strings.Replace(unreachedFleet, "edge", "other", 1), 0, 1},
 		{"", 0, 1},
 	} {
 		var state savedState

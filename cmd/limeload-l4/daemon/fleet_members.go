@@ -60,6 +60,8 @@ type members struct {
 	alone string                // see setAlone
 	known map[string]fleet.Node // the other nodes by name, as etcd had them last
 	gone  map[string]goneNode   // by name
+	// keys of nodes that drained when they were heard last, until they are noted as gone
+	drains map[string]bool
 }
 
 // A goneNode is a node that is not there any more.
@@ -71,14 +73,32 @@ type goneNode struct {
 func newMembers(m *membership) *members {
 	p := &members{
 		membership: m, look: make(chan struct{}, 1), heard: make(chan struct{}, 1), left: make(chan struct{}, 1),
-		known: make(map[string]fleet.Node), gone: make(map[string]goneNode),
+		known: make(map[string]fleet.Node), gone: make(map[string]goneNode), drains: make(map[string]bool),
 	}
 	p.host, _ = os.Hostname() // it is shown, and nothing depends on it
-	m.fleet.Observe(fleet.Nodes, func([]string) {
-		wake(p.heard)
-		wake(p.left)
-	})
+	m.fleet.Observe(fleet.Nodes, p.hear)
 	return p
+}
+
+// hear notes which of the nodes that have changed drain, since they may be gone when run looks. It is called by the
+// fleet.
+func (p *members) hear(keys []string) {
+	for _, key := range keys {
+		var n fleet.Node
+		value := p.membership.fleet.HeardOf(key)
+		if value == nil || json.Unmarshal(value, &n) != nil {
+			continue
+		}
+		p.mu.Lock()
+		if n.State == draining.String() {
+			p.drains[key] = true
+		} else {
+			delete(p.drains, key)
+		}
+		p.mu.Unlock()
+	}
+	wake(p.heard)
+	wake(p.left)
 }
 
 // wake wakes up who waits for a channel that has room for one. It never blocks.
@@ -200,10 +220,10 @@ func (p *members) say(now time.Time) {
 	p.membership.fleet.Say(fleet.Nodes+fleet.Key(n.Name), text)
 }
 
-// leave says that this node ends, so that the others do not take it for one that has died. It waits for etcd, but not
-// long. It must be called before run ends.
+// leave says that this node ends, so that the others do not take it for one that has died. It waits until etcd has it,
+// but not long, and then a moment more: the others must hear it before the lease ends. It must be called before run ends.
 func (p *members) leave() {
-	const patience = time.Second
+	const patience, moment = time.Second, 200 * time.Millisecond
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	p.changed()
@@ -211,6 +231,8 @@ func (p *members) leave() {
 	for f.Link().Up {
 		var n fleet.Node
 		if json.Unmarshal(f.HeardOf(fleet.Nodes+fleet.Key(f.Node())), &n) == nil && n.State == draining.String() {
+			timer.Reset(moment)
+			<-timer.C
 			return
 		}
 		select {
@@ -246,11 +268,13 @@ func (p *members) greet(now time.Time) {
 		if _, stays := is[name]; stays {
 			continue
 		}
-		if n.State == draining.String() {
+		key := fleet.Nodes + fleet.Key(name)
+		if n.State == draining.String() || p.drains[key] {
 			n.State = nodeLeft
 		} else {
 			n.State = nodeGone
 		}
+		delete(p.drains, key)
 		n.Ready, n.Sessions, n.Flows, n.Rate, n.Since = false, 0, 0, 0, now.UTC()
 		p.gone[name] = goneNode{n, now}
 		went = append(went, n)

@@ -39,6 +39,7 @@ address = ""
 name = "edge"
 node = "a"
 endpoints = ["http://127.0.0.1:1"]
+check_share = 2
 [listener.web]
 address = "127.0.0.1:7999"
 pool = "web"

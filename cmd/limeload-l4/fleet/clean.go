@@ -20,8 +20,8 @@ const (
 	cleanMost = mostOps
 )
 
-// repairLocked finds the lost records that it is this node's turn to write, and forgets those that nobody needs. Fleet.mu
-// is held.
+// repairLocked finds the lost records that it is this node's turn to write, and forgets those that nobody needs.
+// Fleet.mu is held.
 func (f *Fleet) repairLocked(now time.Time, n *news) {
 	if len(f.lost) == 0 || now.Before(f.repairAt) {
 		return
@@ -95,7 +95,8 @@ func (f *Fleet) outdated(now time.Time) (all []recordOp) {
 		if len(all) == cleanMost {
 			return all // cleanAt stays: the rest follows
 		}
-		if k.state == settled && k.revision > 0 && k.record.forgotten(now.Add(-forgetAfter)) && rank(names, f.o.Node, key) == 0 {
+		there := k.state == settled && k.revision > 0
+		if there && k.record.forgotten(now.Add(-forgetAfter)) && rank(names, f.o.Node, key) == 0 {
 			all = append(all, recordOp{key: key, revision: k.revision})
 		}
 	}

@@ -59,7 +59,8 @@ func TestClean(t *testing.T) {
 	pending := aged(2*undoneKept, true) // it holds over what etcd has, and then is old
 	pending.Pending, pending.Serial = true, 6
 	server.Do(t, "put", "/limeload/edge/"+key(count+2), string(aged(3*undoneKept, false).text()))
-	a := runNode(t, newNode(Options{Node: "a", Endpoints: []string{server.Endpoint}}), map[string]Saved{key(count + 2): pending})
+	a := newNode(Options{Node: "a", Endpoints: []string{server.Endpoint}})
+	runNode(t, a, map[string]Saved{key(count + 2): pending})
 	b := startNode(t, Options{Node: "b", Endpoints: []string{server.Endpoint}})
 	awaitNodes(t, 2, a, b)
 	a.awaitSettled(t)
@@ -76,7 +77,7 @@ func TestClean(t *testing.T) {
 			return nil
 		})
 	}
-	if got := strings.Count(server.Do(t, "get", "--prefix", "--keys-only", "/limeload/edge/"+Changes), Changes); got != 2 {
+	if got := countKeys(t, server, Changes); got != 2 {
 		t.Errorf("%d records in etcd, want 2", got)
 	}
 	// what nobody needs is not written again, even if etcd has it for a moment
@@ -85,7 +86,7 @@ func TestClean(t *testing.T) {
 	server.Do(t, "del", "/limeload/edge/"+key(count))
 	awaitRecord(t, key(count+1), "1", a, b)
 	harness.Eventually(t, "the younger one is written again, and the older one is not", func() error {
-		if got := strings.Count(server.Do(t, "get", "--prefix", "--keys-only", "/limeload/edge/"+Changes), Changes); got != 2 {
+		if got := countKeys(t, server, Changes); got != 2 {
 			return fmt.Errorf("%d records", got)
 		}
 		return nil
@@ -118,7 +119,7 @@ func TestAwayForLong(t *testing.T) {
 				t.Error("it does not know its own record before it is connected")
 			}
 			n.awaitSettled(t)
-			keys := strings.Count(server.Do(t, "get", "--prefix", "--keys-only", "/limeload/edge/"+Changes), Changes)
+			keys := countKeys(t, server, Changes)
 			if got := len(n.Records("")); got != c.want || keys != c.want {
 				t.Errorf("%d records, %d in etcd, want %d", got, keys, c.want)
 			}
@@ -132,7 +133,8 @@ func TestRestore(t *testing.T) {
 	f := New(Options{Name: "edge", Node: "a", Endpoints: []string{"http://127.0.0.1:1"}})
 	f.Change(Changes+"own", Record{Value: json.RawMessage(`{"a": "<"}`), By: "\x1b[2J"})
 	saved := f.Saved()
-	saved[Changes+"large"] = Saved{Record: Record{Serial: 1, Value: json.RawMessage(`"` + strings.Repeat("x", MaxValueBytes) + `"`)}}
+	large := json.RawMessage(`"` + strings.Repeat("x", MaxValueBytes) + `"`)
+	saved[Changes+"large"] = Saved{Record: Record{Serial: 1, Value: large}}
 	saved[Changes+"none"] = Saved{}
 	saved[Checks+"x"] = aged(0, false)
 	text, err := json.Marshal(saved)

@@ -15,7 +15,8 @@ import (
 var convergeSeed = flag.Uint64("converge-seed", 0, "the seed of TestConverge; 0: another one each time")
 
 // TestConverge: whatever nodes change while they lose their connection, are restarted, or the store is wiped, all have
-// the same in the end, and etcd has it too. Without a wipe it is the latest change of each key.
+// the same in the end, and etcd has it too. Nothing that etcd has had is lost and, without a wipe, the latest change of
+// each key holds.
 func TestConverge(t *testing.T) {
 	t.Parallel()
 	for i := range 3 {
@@ -44,10 +45,11 @@ type chaos struct {
 	starts int
 
 	latest map[string]Record // of each key, of this round
+	held   map[string]Record // the newest one of each key that etcd has had for certain
 }
 
 func newChaos(t *testing.T, seed uint64) *chaos {
-	w := &chaos{random: rand.New(rand.NewPCG(seed, 1)), server: startEtcd(t)}
+	w := &chaos{random: rand.New(rand.NewPCG(seed, 1)), server: startEtcd(t), held: make(map[string]Record)}
 	for i := range 3 + w.random.IntN(3) {
 		link, url := linkTo(t, w.server)
 		w.links, w.urls = append(w.links, link), append(w.urls, url)
@@ -81,10 +83,15 @@ func (w *chaos) round(t *testing.T, wipes bool) {
 		link.Mend()
 	}
 	w.awaitEqual(t)
+	all := w.nodes[0].Records("")
+	for key, r := range w.held {
+		if r.newer(all[key]) {
+			t.Errorf("%s: %+v holds, but etcd has had %+v", key, all[key], r)
+		}
+	}
 	if wipes {
 		return
 	}
-	all := w.nodes[0].Records("")
 	for key, want := range w.latest {
 		if got := all[key]; got.At.Before(want.At) {
 			t.Errorf("%s: the change %s of %s at %v holds, want %s of %s at %v",
@@ -101,6 +108,11 @@ func (w *chaos) change(i int) {
 	r := Record{Value: []byte(value), Undone: w.random.IntN(5) == 0}
 	w.latest[key] = w.nodes[i].Change(key, r)
 	w.nodes[i].awaitQuiet()
+	if w.nodes[i].Link().Up {
+		if got := w.nodes[i].Records(key)[key]; got.newer(w.held[key]) {
+			w.held[key] = got
+		}
+	}
 }
 
 // awaitQuiet waits until etcd has all changes of a node, as long as the node has a connection.

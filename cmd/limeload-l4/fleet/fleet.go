@@ -20,9 +20,9 @@
 // A node says a value with Say: it lasts as long as the node says it, and ends with the node's lease. Everybody else
 // only reads it.
 //
-// A Record is changed by any node with Change, and stays. Each node keeps every record that it knows, so that it goes on
-// without etcd, and etcd can lose its data: a key that etcd has lost, or has in an older state, is written again. So a
-// record does not end by the deletion of its key; Undone ends it.
+// A Record is changed by any node with Change, and stays. Each node keeps every record that it knows, so that it goes
+// on without etcd, and etcd can lose its data: a key that etcd has lost, or has in an older state, is written again.
+// So a record does not end by the deletion of its key; Undone ends it.
 //
 // # Conflicts
 //

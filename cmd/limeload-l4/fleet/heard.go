@@ -117,8 +117,8 @@ func (s *saying) isAt(k etcd.KeyChange, lease int64) bool {
 	return k.Lease == lease && bytes.Equal(s.value, k.Value)
 }
 
-// hearAllLocked takes up all values that etcd has. Those of before that it does not have may be missing only because the
-// store is a new one, so they stay a little. Fleet.mu is held.
+// hearAllLocked takes up all values that etcd has. Those of before that it does not have may be missing only because
+// the store is a new one, so they stay a little. Fleet.mu is held.
 func (f *Fleet) hearAllLocked(all []etcd.KeyChange, now time.Time) {
 	before := f.heard
 	f.heard, f.nodes = new(tree[heard]), nil

@@ -70,8 +70,8 @@ func (f *Fleet) setTrouble(err error) {
 	}
 }
 
-// reportEvery is the shortest time between two reports of losses, so that a connection that comes and goes does not fill
-// the log.
+// reportEvery is the shortest time between two reports of losses, so that a connection that comes and goes does not
+// fill the log.
 const reportEvery = 10 * time.Second
 
 // reports is what LinkChanged was told last. Its zero value is that of no report. It is not safe for concurrent use.
@@ -91,8 +91,8 @@ func (f *Fleet) report(l Link) {
 	}
 }
 
-// news reports whether a link is worth a report now, which is noted: a loss, another reason for it, a connection after a
-// loss, trouble and its end. A loss soon after another report waits for its next failed attempt.
+// news reports whether a link is worth a report now, which is noted: a loss, another reason for it, a connection after
+// a loss, trouble and its end. A loss soon after another report waits for its next failed attempt.
 func (r *reports) news(l Link, now time.Time) bool {
 	soon := !r.at.IsZero() && now.Sub(r.at) < reportEvery
 	if l.Up {

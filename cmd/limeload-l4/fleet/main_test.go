@@ -206,3 +206,10 @@ func startEtcd(t *testing.T) *harness.Etcd {
 	t.Helper()
 	return harness.StartEtcd(t, "--unsafe-no-fsync")
 }
+
+// countKeys returns how many keys etcd has that begin with prefix.
+func countKeys(t *testing.T, e *harness.Etcd, prefix string) int {
+	t.Helper()
+	prefix = "/limeload/edge/" + prefix
+	return strings.Count(e.Do(t, "get", "--prefix", "--keys-only", prefix), prefix)
+}

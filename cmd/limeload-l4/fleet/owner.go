@@ -82,7 +82,8 @@ func (f *Fleet) taken() error {
 // claimName makes this process the owner of the node's name.
 func (f *Fleet) claimName(s *etcd.Session) error {
 	host, _ := os.Hostname() // only people read it
-	mine := claim{Instance: f.o.Instance, After: f.o.Before, Host: host, Since: time.Now().UTC().Round(0), process: f.process}
+	now := time.Now().UTC().Round(0)
+	mine := claim{Instance: f.o.Instance, After: f.o.Before, Host: host, Since: now, process: f.process}
 	value, err := json.Marshal(mine)
 	if err != nil {
 		return fmt.Errorf("claim the name: %w", err)

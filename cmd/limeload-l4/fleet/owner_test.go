@@ -39,10 +39,13 @@ func TestNameTaken(t *testing.T) {
 	}
 	first.kill()
 	first.Leave(t.Context())
+	harness.Eventually(t, "the second one has the name", func() error {
+		if n := second.Nodes(); len(n) != 1 || n[0].Instance != "second" {
+			return fmt.Errorf("%+v, link %+v", n, second.Link())
+		}
+		return nil
+	})
 	second.awaitSettled(t)
-	if n := second.Nodes(); len(n) != 1 || n[0].Instance != "second" {
-		t.Errorf("%+v", n)
-	}
 }
 
 // TestTakeOver: the new process of an upgrade has the name at once, and the old one ends without a report. What the old

@@ -97,8 +97,8 @@ func (r Record) later(other Record) bool {
 	return cmp.Or(r.At.Compare(other.At), strings.Compare(r.Node, other.Node), bytes.Compare(r.text(), other.text())) > 0
 }
 
-// after returns the serial and the time of a change after r. The time is later even if the clock of the node that made r
-// is ahead: a change that was made in the knowledge of another one holds over it.
+// after returns the serial and the time of a change after r. The time is later even if the clock of the node that made
+// r is ahead: a change that was made in the knowledge of another one holds over it.
 func (r Record) after(now time.Time) (serial uint64, at time.Time) {
 	at = now.UTC().Round(0)
 	if r.Serial > 0 && !at.After(r.At) {

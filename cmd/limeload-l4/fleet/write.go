@@ -80,9 +80,9 @@ func isRefusal(err error) bool {
 type writer struct {
 	fleet   *Fleet
 	session *etcd.Session
-	most    int                  // operations in the next transaction: one that is refused, or meets changes of others, was too large
+	most    int                  // operations of the next transaction; fewer after one that has failed
 	refused int                  // transactions in a row
-	aside   map[string]time.Time // until when, by key
+	aside   map[string]time.Time // keys that were refused: until when they wait
 }
 
 // step does one piece of work. It reports whether there may be more.

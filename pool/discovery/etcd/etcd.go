@@ -171,7 +171,10 @@ func (h handshakes) Clone() credentials.TransportCredentials {
 // A HandshakeError is the error of a TLS handshake.
 type HandshakeError struct{ Err error }
 
+// Error returns the text of the library's error.
 func (e *HandshakeError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the library's error.
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
 // Failure returns the reason of an error: that the connection was not made, or was lost, rather than that a request

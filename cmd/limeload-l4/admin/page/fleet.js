@@ -52,9 +52,10 @@ export class Fleet {
 // link describes the connection to etcd.
 function link(l) {
   if (!l.since) return "not connected to etcd yet.";
-  if (l.connected && l.error) return `connected to etcd at ${l.endpoint}, which refuses what this node writes: ${l.error}`;
-  if (l.connected) return `connected to etcd at ${l.endpoint} for ${ago(l.since)}.`;
-  return `no connection to etcd for ${ago(l.since)}. The nodes are listed as they were. ${l.endpoint}: ${l.error}`;
+  const at = `connected to etcd at ${l.endpoint}`;
+  if (l.connected && l.error) return `${at}, which refuses what this node writes: ${l.error}`;
+  if (l.connected) return `${at} for ${ago(l.since)}.`;
+  return `no connection to etcd for ${ago(l.since)}. The nodes are listed as they were: ${l.error}`;
 }
 
 // stateOf returns the state of a node in one word.

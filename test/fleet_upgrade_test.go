@@ -36,8 +36,8 @@ func (w *keyWatch) deleted() (gone []harness.KeyChange) {
 	return gone
 }
 
-// TestFleetUpgradeUnderTraffic upgrades a node twice under traffic: it stays in the fleet under its name, and keeps the changes and
-// the verdicts that it shares with others.
+// TestFleetUpgradeUnderTraffic upgrades a node twice under traffic: it stays in the fleet under its name, and keeps the
+// changes and the verdicts that it shares with others.
 func TestFleetUpgradeUnderTraffic(t *testing.T) {
 	t.Parallel()
 	const upgrades = 2

@@ -16,8 +16,8 @@ import (
 // maxSessions is how many sessions have a client of their own in clientOf.
 const maxSessions = 1 << 26
 
-// nodesOfPool is how many nodes share a pool if a choice does not depend on what else the node has. The tables of 10,000
-// backends take a third of a second to build.
+// nodesOfPool is how many nodes share a pool if a choice does not depend on what else the node has. The tables of
+// 10,000 backends take a third of a second to build.
 const nodesOfPool = 10
 
 // An algorithm is a way to choose among a number of backends. It is a plain value.
@@ -109,8 +109,9 @@ func numberOf(b *pool.Backend) (n int32) {
 // the backends.
 func measureChoices(ctx context.Context, o options, a algorithm) (*choices, error) {
 	c := &choices{Algorithm: a.kind, Bound: a.bound, Backends: a.backends, chosen: make([]int32, o.sessions)}
-	again := make([]int32, o.sessions)                                             // the choice of the node that has the session once a node has left
-	before, after := sessionsOf(o, o.nodes), append(sessionsOf(o, o.nodes-1), nil) // the last node leaves
+	again := make([]int32, o.sessions) // by the nodes that have the sessions once a node has left
+	// the last node leaves
+	before, after := sessionsOf(o, o.nodes), append(sessionsOf(o, o.nodes-1), nil)
 	shared := nodesOfPool
 	if a.bound > 0 {
 		shared = 1

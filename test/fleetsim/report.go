@@ -36,7 +36,8 @@ func (r *result) printChoices(w io.Writer) {
 			fmt.Sprintf("%.3f", c.P99), fmt.Sprintf("%.3f", c.Min), percent(c.Bounded, c.Bound > 0))
 	}
 	fmt.Fprintln(w)
-	row(w, "sessions that move", "a node leaves", "a backend leaves", "of other backends", "a backend comes", "between others")
+	row(w, "sessions that move", "a node leaves", "a backend leaves", "of other backends", "a backend comes",
+		"between others")
 	for _, c := range r.Choices {
 		if c.NodeLeaves != nil {
 			row(w, c.name(), c.NodeLeaves.String(), c.BackendLeaves.had(), c.BackendLeaves.others(), c.BackendComes.had(),

@@ -73,9 +73,9 @@ func changesOf(prefix string, events []*clientv3.Event) (changes []KeyChange, la
 	return changes, last
 }
 
-// probe ends the session when a read that needs a majority fails, or when the watch has delivered nothing since the read
-// before, although that found the probed key newer. Without a key it reads whichever is the first below the prefix. It
-// returns when ctx is done, which requires a leader.
+// probe ends the session when a read that needs a majority fails, or when the watch has delivered nothing since the
+// read before, although that found the probed key newer. Without a key it reads whichever is the first below the
+// prefix. It returns when ctx is done, which requires a leader.
 func (s *Session) probe(ctx context.Context, prefix, probed string, seen *atomic.Int64) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()

@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -183,6 +184,34 @@ func TestFleetJudgeKilled(t *testing.T) {
 		for _, l := range n.Lines() {
 			if l.Event == "verdict_changed" && l.Seen.After(killed) && l.Backend != "b1" {
 				t.Errorf("%s: the verdict on %s has changed to %s", n.Name, l.Backend, l.To)
+			}
+		}
+	}
+}
+
+// TestFleetNodeStopped: a node whose process is stopped for a while changes no verdict, neither of its own nor elsewhere,
+// and is ready afterwards.
+func TestFleetNodeStopped(t *testing.T) {
+	t.Parallel()
+	const backends, stopped = 6, 5 * time.Second
+	_, addresses := serveAll(t, backends)
+	fleet := fleetWorld{
+		world: world{Backends: addresses, Health: fleetHealth}, Nodes: 3, Fleet: []string{"check_share = 2"},
+	}.start(t)
+	awaitShared(t, fleet, backends, 2)
+	began := time.Now()
+	fleet[0].Signal(t, syscall.SIGSTOP)
+	<-time.After(stopped)
+	fleet[0].Signal(t, syscall.SIGCONT)
+	<-time.After(time.Second) // the checks that ran have failed, and others have ended
+	awaitShared(t, fleet, backends, 2)
+	for _, n := range fleet {
+		if status, answer, err := n.TryAPI(t.Context(), "GET", "/ready", nil); err != nil || status != http.StatusOK {
+			t.Errorf("%s: ready: %d %s, error %v", n.Name, status, answer, err)
+		}
+		for _, l := range n.Lines() {
+			if l.Event == "verdict_changed" && l.Seen.After(began) {
+				t.Errorf("%s: the verdict on %s has changed to %s: %s", n.Name, l.Backend, l.To, l.Reason)
 			}
 		}
 	}

@@ -27,12 +27,14 @@ const (
 // A node takes part with its seat, which names the pools and the sums of their checks: only nodes that check alike hear
 // each other. All that a node says ends with its lease.
 //
-// Locks are taken in this order: checkedPool.mu, mu, those of the fleet.
+// Locks are taken in this order: viewing, checkedPool.mu, mu, those of the fleet.
 type sharedChecks struct {
 	// set once, then read-only
 	membership *membership
 	share      int           // how many nodes check each backend
 	wake       chan struct{} // has room for one: there is something to hear
+
+	viewing sync.Mutex // held by view, so that what follows from two views is done in their order
 
 	mu sync.Mutex
 	// mu guards the fields below
@@ -43,6 +45,7 @@ type sharedChecks struct {
 	seats   map[string]*seat               // of the other nodes
 	reports map[dutyKey]map[string]*report // of the other nodes, by node
 	seated  uint64                         // version of the seats
+	runs    bool                           // run was called: not yet in a process that is about to take over
 	link    bool                           // what others say counts
 	leaving bool                           // this node drains, and takes no duty
 	self    selfDoubt
@@ -90,6 +93,9 @@ func (p *sharedChecks) run(ctx context.Context) {
 	if p.share == 0 {
 		return
 	}
+	p.mu.Lock()
+	p.runs = true
+	p.mu.Unlock()
 	tick := time.NewTicker(reviewEvery)
 	defer tick.Stop()
 	for seated := uint64(0); ; {

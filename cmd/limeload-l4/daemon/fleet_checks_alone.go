@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -18,91 +17,6 @@ const (
 	// sampleHosts is how many hosts a node checks before it concludes that it is cut off.
 	sampleHosts = 8
 )
-
-// A reach is how many hosts this node's checks reach. It is a plain value.
-type reach struct {
-	hosts, reached int // that it checks
-	// of those that it does not reach: hosts that other nodes check, and that they reach
-	judged, elsewhere int
-	others            int // that the node does not check, and could; 0 if there is no other node
-}
-
-// cutOff reports whether the node reaches none, or nearly none: a backend on the node itself always answers.
-func (r reach) cutOff() bool { return r.hosts > 0 && r.reached*10 <= r.hosts }
-
-// A selfDoubt is what a node thinks of itself. A node that reaches none of its hosts doubts itself at once: its own
-// verdicts do not count, neither here nor elsewhere, and it checks more hosts. It goes on to doubt while other nodes
-// reach what it does not. If that lasts, the node is alone: it is not ready, and takes part in nothing.
-// sharedChecks.mu guards it.
-type selfDoubt struct {
-	failing time.Time // since when the node reaches none; zero: it reaches some
-	doubts  time.Time // since when; zero: it does not
-	alone   time.Time // since when; zero: it is not
-	calm    time.Time // since when nobody else reaches anything, while it is alone; zero: somebody does
-	reach   reach
-	linked  bool // to etcd
-
-	viewed time.Time // when reach was looked at
-}
-
-// isAlone reports whether the node is alone.
-func (s *selfDoubt) isAlone() bool { return !s.alone.IsZero() }
-
-// isDoubting reports whether the node's own verdicts do not count.
-func (s *selfDoubt) isDoubting() bool { return s.isAlone() || !s.doubts.IsZero() }
-
-// see takes up what the node reaches. after is how long a doubt lasts before the node is alone: others must have had
-// the time to find out the same. If nobody reaches anything, the doubt ends then, too: the backends are down. With one host
-// in all there is nothing to doubt.
-//
-// Without a connection to etcd nobody knows what others reach. Then two hosts that fail at once are enough: they rather
-// fail here than both there.
-func (s *selfDoubt) see(now time.Time, r reach, linked bool, after time.Duration) {
-	s.reach, s.linked, s.viewed = r, linked, now
-	switch {
-	case !r.cutOff():
-		s.failing = time.Time{}
-	case s.failing.IsZero():
-		s.failing = now
-	}
-	cut := r.cutOff() && (linked && r.elsewhere > 0 || !linked && r.hosts > 1)
-	perhaps := r.cutOff() && linked && r.hosts+r.others > 1 && now.Sub(s.failing) < after
-	if s.isAlone() {
-		switch {
-		case cut:
-			s.calm = time.Time{}
-		case r.hosts > 0 && !r.cutOff():
-			s.alone, s.doubts, s.calm = time.Time{}, time.Time{}, time.Time{}
-		case s.calm.IsZero():
-			s.calm = now
-		case now.Sub(s.calm) >= after:
-			s.alone, s.doubts, s.calm = time.Time{}, time.Time{}, time.Time{}
-		}
-		return
-	}
-	switch {
-	case !cut && !perhaps:
-		s.doubts = time.Time{}
-	case s.doubts.IsZero():
-		s.doubts = now
-	case cut && now.Sub(s.doubts) >= after && (!linked || r.elsewhere*2 > r.judged):
-		s.alone = now
-	}
-}
-
-// reason says why the node is alone; "" if it is not.
-func (s *selfDoubt) reason() string {
-	r := s.reach
-	switch {
-	case !s.isAlone():
-		return ""
-	case s.linked:
-		return fmt.Sprintf(
-			"alone: this node reaches %d of the %d hosts that it checks, and other nodes reach %d of the others",
-			r.reached, r.hosts, r.elsewhere)
-	}
-	return fmt.Sprintf("alone: this node reaches %d of the %d hosts that it checks, and no etcd", r.reached, r.hosts)
-}
 
 // isAlone reports whether this node is cut off.
 func (p *sharedChecks) isAlone() bool {
@@ -137,9 +51,9 @@ func (p *sharedChecks) reconsider() {
 	p.mu.Lock()
 	s := &p.self
 	recent, most := now.Sub(s.viewed) < viewSoon, s.reach.reached*2 > s.reach.hosts
-	linked := p.link
+	linked, runs := p.link, p.runs
 	p.mu.Unlock()
-	if recent && most {
+	if !runs || recent && most { // before it runs, it cannot know what others reach, nor would its doubt end
 		return
 	}
 	if p.view(now, linked) {
@@ -164,6 +78,8 @@ func (p *sharedChecks) followDoubt(now time.Time, linked bool) bool {
 
 // view looks whether this node is cut off. It reports whether it thinks otherwise than before.
 func (p *sharedChecks) view(now time.Time, linked bool) bool {
+	p.viewing.Lock()
+	defer p.viewing.Unlock()
 	hosts, after := make(map[host]*hostView), time.Duration(0)
 	pools := p.checked()
 	for _, k := range pools {
@@ -177,9 +93,7 @@ func (p *sharedChecks) view(now time.Time, linked bool) bool {
 		r = reachOf(hosts)
 	}
 	p.mu.Lock()
-	if len(p.seats) == 0 {
-		r.others = 0
-	}
+	r.peers = len(p.seats) > 0
 	doubted, alone, since := p.self.isDoubting(), p.self.isAlone(), p.self.alone
 	p.self.see(now, r, linked, after)
 	doubts, isAlone, reason := p.self.isDoubting(), p.self.isAlone(), p.self.reason()
@@ -204,7 +118,10 @@ func (p *sharedChecks) view(now time.Time, linked bool) bool {
 		room := sampleHosts - r.hosts
 		for _, k := range pools {
 			k.restoreBefore(now)
-			room -= k.sample(room, hosts)
+			room -= k.sample(room, hosts, false)
+		}
+		for _, k := range pools {
+			room -= k.sample(room, hosts, true)
 		}
 	case doubted && !doubts:
 		back := slices.ContainsFunc(pools, (*checkedPool).reachesAgain)
@@ -273,6 +190,7 @@ func (k *checkedPool) viewHosts(hosts map[host]*hostView) time.Duration {
 	if k.share == nil {
 		return 0
 	}
+	said := make(map[string][]findings) // by duty
 	for id, at := range k.targets {
 		t, known := k.scheduler.Target(targetID(k.pool.Name(), id))
 		if !known || t.Last.At.IsZero() || t.Last.Outcome == healthcheck.FoundNothingOut {
@@ -289,8 +207,10 @@ func (k *checkedPool) viewHosts(hosts map[host]*hostView) time.Duration {
 			continue
 		}
 		duty := k.share.dutyOf(id)
-		heard, _ := k.share.checks.said(dutyKey{k.pool.Name(), duty}, k.share, k.share.members(duty))
-		for _, f := range heard {
+		if _, asked := said[duty]; !asked {
+			said[duty], _ = k.share.checks.said(dutyKey{k.pool.Name(), duty}, k.share, k.share.members(duty))
+		}
+		for _, f := range said[duty] {
 			h.judged = h.judged || f[id].Verdict != pool.Unknown.String()
 			h.elsewhere = h.elsewhere || reached(f[id].Verdict)
 		}
@@ -298,8 +218,8 @@ func (k *checkedPool) viewHosts(hosts map[host]*hostView) time.Duration {
 	return k.check.suspense()
 }
 
-// restoreBefore restores the verdicts from before the last changes, if those were a moment ago: they have come from the
-// checks of a node that is cut off.
+// restoreBefore restores the verdicts on backends that have failed a moment ago: that has come from the checks of a
+// node that is cut off.
 func (k *checkedPool) restoreBefore(now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -308,17 +228,34 @@ func (k *checkedPool) restoreBefore(now time.Time) {
 	}
 	var all []pool.Judgement
 	for id, d := range k.share.duties {
-		if d.before == nil || now.Sub(d.changed) > k.check.suspense() {
+		if len(d.lost) == 0 {
 			continue
 		}
-		all = append(all, k.judgementsLocked(d, k.presentLocked(k.share.members(id)), d.before, false, nil, now)...)
-		d.before = nil
+		before, present := make(findings), k.presentLocked(k.share.members(id))
+		for backend, l := range d.lost {
+			if now.Sub(l.at) <= k.check.suspense() && k.mayRestoreLocked(backend, l.before, present) {
+				before[backend] = l.before
+			}
+		}
+		all = append(all, k.judgementsLocked(d, present, before, false, nil, now)...)
 	}
 	k.setVerdictsLocked(all)
 }
 
-// sample makes this node check backends on hosts that it does not check, up to so many. It returns how many there are.
-func (k *checkedPool) sample(room int, hosts map[host]*hostView) (n int) {
+// mayRestoreLocked reports whether a backend may have the verdict of before again: there is never a second primary, nor
+// one that the pool's source does not name.
+func (k *checkedPool) mayRestoreLocked(backend string, before finding, present findings) bool {
+	if !k.share.sharing.primary || before.Verdict != pool.Healthy.String() {
+		return true
+	}
+	b, _ := k.pool.Backend(backend)
+	return backend == k.share.primary && !present.have(pool.Healthy) &&
+		(b.Role == pool.RoleUnknown || b.Role == pool.RolePrimary)
+}
+
+// sample makes this node check more backends, up to so many, on hosts that it does not check or, if again, that it has
+// not reached: they may have other backends that answer. It returns how many there are.
+func (k *checkedPool) sample(room int, hosts map[host]*hostView, again bool) (n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.share == nil {
@@ -330,7 +267,7 @@ func (k *checkedPool) sample(room int, hosts map[host]*hostView) (n int) {
 			break
 		}
 		h := hosts[at.host()]
-		if d.looks || h == nil || h.checked {
+		if d.looks || d.sampled || h == nil || h.checked != again || h.reached {
 			continue
 		}
 		h.checked = true

@@ -110,8 +110,8 @@ func (k *checkedPool) sayLocked(id string, d *duty, own findings) {
 		k.unsayLocked(id, d)
 		return
 	}
-	if d.said != nil && d.said.agree(own) {
-		return
+	if d.said != nil && d.said.agree(own) || d.said == nil && !c.linked() {
+		return // when it is connected, it knows first who else is there
 	}
 	all := make(findings, len(own))
 	for backend, f := range own {
@@ -125,7 +125,9 @@ func (k *checkedPool) sayLocked(id string, d *duty, own findings) {
 	}
 	if c.say(dutyKey{k.pool.Name(), id}, report{Sum: k.share.sum, Backends: all}) {
 		d.said = all
+		return
 	}
+	k.unsayLocked(id, d) // or else what it has said before would stand
 }
 
 // unsayLocked withdraws what this node says about a duty.
@@ -137,7 +139,10 @@ func (k *checkedPool) unsayLocked(id string, d *duty) {
 }
 
 // takeShared takes the results of this node's checks, if the checks are shared. It reports whether they are.
-func (k *checkedPool) takeShared(judgements []pool.Judgement) bool {
+//
+// A check that this node has ended, or begun anew, may have been reported meanwhile. It does not count: the backend may
+// have another address.
+func (k *checkedPool) takeShared(changes []healthcheck.Change) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.share
@@ -145,11 +150,12 @@ func (k *checkedPool) takeShared(judgements []pool.Judgement) bool {
 		return false
 	}
 	var ids []string
-	for _, j := range judgements {
+	for _, c := range changes {
+		j := judgementOf(c)
 		id := s.dutyOf(j.ID)
 		d := s.duties[id]
-		if _, checked := k.targets[j.ID]; d == nil || !checked {
-			continue // it is not checked any more
+		if _, checked := k.targets[j.ID]; d == nil || !checked || c.At.Before(s.began[j.ID]) {
+			continue
 		}
 		d.own[j.ID] = ownFinding{j.Verdict, j.Reason}
 		if !slices.Contains(ids[max(0, len(ids)-1):], id) {
@@ -158,14 +164,6 @@ func (k *checkedPool) takeShared(judgements []pool.Judgement) bool {
 	}
 	k.reviewSharedLocked(ids...)
 	return true
-}
-
-// counts reports whether what a check has found counts: a check that this node has ended, or begun anew, may have been
-// reported meanwhile.
-func (k *checkedPool) counts(c healthcheck.Change) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.share == nil || !c.At.Before(k.share.began[c.Target.Name])
 }
 
 // suspect makes this node check a backend itself that others check.

@@ -46,8 +46,32 @@ type duty struct {
 	others findings // what other nodes have found, if that counts here; nil if it does not
 	by     []string // these nodes
 
-	before  findings  // the verdicts before the last changes that followed one another closely
-	changed time.Time // the last of them
+	lost map[string]loss // by backend; those that are unhealthy here now
+}
+
+// A loss is how a backend has failed. It is a plain value.
+type loss struct {
+	before finding // the verdict until then
+	at     time.Time
+}
+
+// note notes a verdict that changes.
+func (d *duty) note(backend string, before finding, next string, at time.Time) {
+	switch {
+	case next != pool.Unhealthy.String():
+		delete(d.lost, backend)
+	case reached(before.Verdict):
+		if d.lost == nil {
+			d.lost = make(map[string]loss)
+		}
+		d.lost[backend] = loss{before, at}
+	}
+}
+
+// forget forgets a backend that has gone, or that has another address.
+func (d *duty) forget(backend string) {
+	delete(d.own, backend)
+	delete(d.lost, backend)
 }
 
 // An ownFinding is a verdict of this node's own checks.
@@ -110,7 +134,7 @@ func (k *checkedPool) settleLocked(backends []pool.BackendInfo) (changed []strin
 		}
 		if was, known := s.places[id]; !known || was != at {
 			k.removeLocked(id) // a target that moves would keep its verdict, and say nothing about the new place
-			delete(d.own, id)
+			d.forget(id)
 			note(id)
 		}
 	}
@@ -121,7 +145,10 @@ func (k *checkedPool) settleLocked(backends []pool.BackendInfo) (changed []strin
 		k.removeLocked(id)
 		delete(s.began, id)
 		d := s.duties[s.dutyOf(id)]
-		delete(d.own, id)
+		if d == nil {
+			continue // all backends of the pool have gone
+		}
+		d.forget(id)
 		if s.together && len(places) > 0 {
 			note(id)
 			continue
@@ -199,6 +226,13 @@ func (k *checkedPool) reviewDutyLocked(id string, d *duty, now time.Time) []pool
 		alone: s.checks.isAlone(), patience: k.check.patience()}
 	k.appointLocked(id, d, by, &h)
 	own, complete := k.ownLocked(d, members, h.present)
+	if own.have(pool.Unknown) && !s.together {
+		// No check has ended for long, so this node is overloaded. That says nothing about the backend, and others know.
+		complete = false
+		if len(heard) > 0 {
+			own = nil
+		}
+	}
 	h.own = own
 	if k.confirmsLocked(d, members) {
 		d.suspected = time.Time{}
@@ -255,11 +289,12 @@ func (k *checkedPool) appointLocked(id string, d *duty, by []string, h *hearing)
 	}
 }
 
-// presentLocked returns the verdicts in force.
+// presentLocked returns the verdicts in force. A backend that was just replaced by one at another address is left out:
+// what was found about the one before is none of its business.
 func (k *checkedPool) presentLocked(members []string) findings {
 	all := make(findings, len(members))
 	for _, id := range members {
-		if b, known := k.pool.Backend(id); known {
+		if b, known := k.pool.Backend(id); known && k.share.places[id] == (place{b.Addr, b.Check}) {
 			all[id] = finding{Address: k.share.places[id].text(), Verdict: b.Verdict.String(), Reason: b.Reason}
 		}
 	}
@@ -272,23 +307,20 @@ func (k *checkedPool) judgementsLocked(
 ) (all []pool.Judgement) {
 	for id, f := range next {
 		v, is := verdictOfWord(f.Verdict)
-		if was, known := present[id]; !is || !known || was.Verdict == f.Verdict {
+		was, known := present[id]
+		if !is || !known || was.Verdict == f.Verdict {
 			continue
 		}
 		if v == pool.Healthy && k.share.sharing.primary {
 			k.share.primary = id
+			k.share.checks.membership.daemon.pokeJudged()
 		}
+		d.note(id, was, f.Verdict, now)
 		reason := f.Reason
 		if byOthers {
 			reason = checkedBy(by) + f.Reason
 		}
 		all = append(all, pool.Judgement{ID: id, Verdict: v, Reason: reason})
-	}
-	if len(all) > 0 {
-		if now.Sub(d.changed) > k.check.suspense() {
-			d.before = present
-		}
-		d.changed = now
 	}
 	// The primary before goes first. They are put in force together, but their events come one after the other.
 	slices.SortFunc(all, func(a, b pool.Judgement) int { return healthyLast(a) - healthyLast(b) })
@@ -345,17 +377,12 @@ func (k *checkedPool) reviewRestless() {
 	k.reviewSharedLocked(ids...)
 }
 
-// sharedLocked returns by what the checks are shared, nil if they are not.
-func (k *checkedPool) sharedLocked() *sharedChecks {
-	if k.share == nil {
-		return nil
-	}
-	return k.share.checks
-}
-
 // restartLocked begins anew with another check. The verdicts stay until there are new ones.
 func (k *checkedPool) restartLocked(shared *sharedChecks) {
-	primary := k.share.primary
+	primary := ""
+	if k.share != nil {
+		primary = k.share.primary
+	}
 	k.leaveLocked()
 	for id := range k.targets {
 		k.removeLocked(id)

@@ -174,7 +174,8 @@ func TestSelfDoubt(t *testing.T) {
 		},
 		"most others do not": {
 			{0, reach{hosts: 4, judged: 4, elsewhere: 1}, false, true, false},
-			{60, reach{hosts: 4, judged: 4, elsewhere: 1}, false, true, false},
+			{19, reach{hosts: 4, judged: 4, elsewhere: 1}, false, true, false}, // those who reach it may be dead
+			{20, reach{hosts: 4, judged: 4, elsewhere: 1}, false, true, true},
 		},
 		"one answers": {{0, reach{hosts: 4, reached: 1, judged: 3, elsewhere: 3}, false, false, false}},
 		"the node's own answers": {
@@ -215,10 +216,43 @@ func TestSelfDoubt(t *testing.T) {
 		var s selfDoubt
 		began := time.Now()
 		for i, at := range steps {
-			s.see(began.Add(at.at*time.Second), at.r, !at.cut, after)
+			now := began.Add(at.at * time.Second)
+			for i > 0 && now.Sub(s.viewed) > viewEvery { // it looks all the time
+				s.see(s.viewed.Add(viewEvery), s.reach, s.linked, after)
+			}
+			at.r.peers = true
+			s.see(now, at.r, !at.cut, after)
 			if s.isDoubting() != at.doubts || s.isAlone() != at.isAlone || s.isAlone() != (s.reason() != "") {
 				t.Errorf("%s, step %d: it doubts %t, and is alone %t: %q", name, i, s.isDoubting(), s.isAlone(), s.reason())
 			}
 		}
+	}
+}
+
+// TestSelfDoubtStopped: the time in which the process of a node was stopped does not count. What it finds first
+// afterwards are checks that were not answered in time.
+func TestSelfDoubtStopped(t *testing.T) {
+	t.Parallel()
+	const after, stopped = 5 * time.Second, 9 * time.Second
+	failing := reach{hosts: 4, judged: 4, elsewhere: 4, peers: true}
+	var s selfDoubt
+	now := time.Now()
+	s.see(now, failing, true, after)
+	now = now.Add(viewEvery)
+	s.see(now, failing, true, after)
+	for now = now.Add(stopped); !s.isAlone(); now = now.Add(viewEvery) {
+		s.see(now, failing, true, after)
+	}
+	if ran := now.Sub(s.doubts); ran < after || ran > after+2*viewEvery {
+		t.Errorf("the node is alone after %v", ran)
+	}
+}
+
+// TestSelfDoubtSingle: a fleet of one node has nobody to ask, and believes itself.
+func TestSelfDoubtSingle(t *testing.T) {
+	t.Parallel()
+	var s selfDoubt
+	if s.see(time.Now(), reach{hosts: 4}, true, time.Second); s.isDoubting() {
+		t.Error("it doubts itself")
 	}
 }

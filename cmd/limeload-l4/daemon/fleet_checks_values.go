@@ -142,7 +142,8 @@ func parseReport(d dutyKey, value []byte) *report {
 		return nil
 	}
 	for id, f := range r.Backends {
-		if _, is := verdictOfWord(f.Verdict); !is || d.backend != "" && id != d.backend {
+		v, is := verdictOfWord(f.Verdict)
+		if !is || d.backend != "" && (id != d.backend || v == pool.Unknown) { // a judge that knows nothing says nothing
 			return nil
 		}
 		if f.Reason = printable(f.Reason, maxReason); checkRole(f.Role) == healthcheck.RoleUnknown {

@@ -44,6 +44,8 @@ func TestReports(t *testing.T) {
 		`{"sum":"s","backends":{"c":{"verdict":"healthy"}}}`:                               {one, false},
 		`{"sum":"s","backends":{"b":{"verdict":"splendid"}}}`:                              {one, false},
 		`{"sum":"s","backends":{"b":{"verdict":"verdict(9)"}}}`:                            {one, false},
+		`{"sum":"s","backends":{"b":{"verdict":"unknown"}}}`:                               {one, false},
+		`{"sum":"s","backends":{"b":{"verdict":"unknown"},"c":{"verdict":"wrong_role"}}}`:  {all, true},
 		`{"sum":"s","backends":{}}`:                                                        {all, false},
 		`{"sum":"s"}`:                                                                      {one, false},
 		`null`:                                                                             {one, false},

@@ -168,7 +168,7 @@ func (d *Daemon) commitPool(pp *proposedPool) error {
 		s.checks.start(d.fleet.sharing())
 	case pp.changes("health") || pp.changes("source") || pp.changesContents("health") ||
 		pp.check.proxy != s.checks.proxy():
-		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary()))
+		failures = append(failures, s.checks.change(pp.check, pp.conf.Health.WantsPrimary(), d.fleet.sharing()))
 	}
 	if pp.changes("agent") || pp.changes("source") {
 		s.changeAgents(newAgentPool(d.log, d.checks, s.pool, pp.conf))

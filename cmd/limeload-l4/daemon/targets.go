@@ -193,12 +193,13 @@ func (k *checkedPool) appointByRoleLocked() {
 	k.fence.Appoint(by, primary)
 }
 
-// change sets another check for the backends. Their verdicts stay.
-func (k *checkedPool) change(check *builtCheck, primary bool) error {
+// change sets another check for the backends. Their verdicts stay. The checks are shared with other nodes by shared,
+// which may be nil.
+func (k *checkedPool) change(check *builtCheck, primary bool, shared *sharedChecks) error {
 	k.use(check, primary)
 	k.appoint()
 	k.mu.Lock()
-	if shared := k.sharedLocked(); shared != nil {
+	if k.share != nil || shared != nil && check.sharing.sum != "" {
 		k.restartLocked(shared)
 		k.mu.Unlock()
 		k.match()
@@ -270,11 +271,20 @@ func (k *checkedPool) target(backend string) healthcheck.Target {
 }
 
 // take sets the verdicts of the backends.
-func (k *checkedPool) take(judgements ...pool.Judgement) error {
-	if k.takeShared(judgements) {
+func (k *checkedPool) take(changes []healthcheck.Change) error {
+	if k.takeShared(changes) {
 		return nil
 	}
+	judgements := make([]pool.Judgement, len(changes))
+	for i, c := range changes {
+		judgements[i] = judgementOf(c)
+	}
 	return k.pool.SetVerdicts(judgements...)
+}
+
+// judgementOf returns a change of a verdict as package pool takes it.
+func judgementOf(c healthcheck.Change) pool.Judgement {
+	return pool.Judgement{ID: c.Target.Name, Verdict: verdict(c.To), Reason: c.Reason}
 }
 
 // removeLocked ends the checks of a backend, if it is checked.
@@ -350,7 +360,7 @@ func targetID(pool, backend string) string { return pool + "/" + backend }
 
 // A receiver gets the verdicts on the targets that carry it.
 type receiver interface {
-	take(...pool.Judgement) error
+	take([]healthcheck.Change) error
 }
 
 // takeVerdicts passes the results of checks on to their receivers. A pool or backend may have been removed since.
@@ -358,21 +368,22 @@ func (d *Daemon) takeVerdicts(changes []healthcheck.Change) {
 	if slices.ContainsFunc(changes, func(c healthcheck.Change) bool { return c.To == healthcheck.Unhealthy }) {
 		d.fleet.sharing().reconsider()
 	}
-	judgements := make(map[receiver][]pool.Judgement)
+	by := make(map[receiver][]healthcheck.Change)
 	for _, c := range changes {
-		if k, is := c.Target.Receiver.(*checkedPool); is && !k.counts(c) {
-			continue
-		}
 		if r, is := c.Target.Receiver.(receiver); is {
-			judgements[r] = append(judgements[r],
-				pool.Judgement{ID: c.Target.Name, Verdict: verdict(c.To), Reason: c.Reason})
+			by[r] = append(by[r], c)
 		}
 	}
-	for r, js := range judgements {
-		if err := r.take(js...); err != nil && !errors.Is(err, pool.ErrUnknownBackend) {
+	for r, its := range by {
+		if err := r.take(its); err != nil && !errors.Is(err, pool.ErrUnknownBackend) {
 			d.log.Error().AnErr("err", err).Str("event", "verdict_failed").Msg("verdict not taken")
 		}
 	}
+	d.pokeJudged()
+}
+
+// pokeJudged says that a verdict has changed. It never blocks.
+func (d *Daemon) pokeJudged() {
 	select {
 	case d.judgedAgain <- struct{}{}:
 	default:

@@ -122,10 +122,10 @@ func (d *Daemon) checkAhead(ctx context.Context, pp *proposedPool) []pool.Judgem
 }
 
 // take records verdicts.
-func (a *aheadCheck) take(judgements ...pool.Judgement) error {
+func (a *aheadCheck) take(changes []healthcheck.Change) error {
 	a.mu.Lock()
-	for _, j := range judgements {
-		a.verdicts[j.ID] = j
+	for _, c := range changes {
+		a.verdicts[c.Target.Name] = judgementOf(c)
 	}
 	a.mu.Unlock()
 	select {

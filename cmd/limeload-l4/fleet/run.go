@@ -23,8 +23,10 @@ const (
 	refusedPause = 2 * time.Second
 )
 
-// Run keeps the connection until ctx is done, or a new process takes over this node's name. Then this node's keys stay
-// until Leave, or until its lease ends.
+// Run keeps the connection until ctx is done. Then this node's keys stay until Leave, or until its lease ends.
+//
+// If a new process takes over this node's name, this one says and writes nothing more. It goes on if the new one does
+// not stay: an upgrade may still fail then.
 func (f *Fleet) Run(ctx context.Context) {
 	// Each node begins with another member, so that they share the work.
 	endpoints := f.endpointsFrom(f.o.Endpoints[rand.N(len(f.o.Endpoints))])
@@ -37,7 +39,8 @@ func (f *Fleet) Run(ctx context.Context) {
 		}
 		if errors.Is(err, ErrReplaced) {
 			f.replaced(endpoint, err)
-			return
+			pause(ctx, refusedPause)
+			continue
 		}
 		f.linkDown(endpoint, f.inWords(ctx, endpoint, err))
 		if slow++; !errors.Is(err, context.DeadlineExceeded) {
@@ -73,7 +76,7 @@ func (f *Fleet) replaced(endpoint string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lease = 0
-	f.link = Link{Endpoint: endpoint, Since: time.Now(), Err: err}
+	f.loseLinkLocked(endpoint, err)
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -29,6 +29,10 @@ const (
 	MaxValueBytes = 64 << 10
 	// maxKeys bounds the keys of a fleet: 10,000 backends with two verdicts and two changes each, and as much again.
 	maxKeys = 100_000
+	// maxBytes bounds all that a node keeps of a fleet, as Session.Read of package etcd does at the start of a session.
+	maxBytes = 64 << 20
+	// weighEvery is how much etcd delivers until a node looks again how much it keeps.
+	weighEvery = 8 << 20
 	// maxTextBytes bounds the name of a node, and other texts that people read.
 	maxTextBytes = 256
 )

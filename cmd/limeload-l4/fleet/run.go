@@ -177,11 +177,33 @@ func (f *Fleet) apply(changes []etcd.KeyChange) error {
 			n.keys = append(n.keys, k.Key)
 		}
 	}
-	tooMany := f.heard.size+f.records.size > maxKeys
+	err := f.weighLocked(changes)
 	f.mu.Unlock()
 	f.tell(n)
-	if tooMany {
+	return err
+}
+
+// weighLocked returns an error if this node keeps too much after changes. Fleet.mu is held.
+func (f *Fleet) weighLocked(changes []etcd.KeyChange) error {
+	if f.heard.size+f.records.size > maxKeys {
 		return fmt.Errorf("%w: more than %d", etcd.ErrTooMany, maxKeys)
+	}
+	for _, k := range changes {
+		f.unweighed += len(k.Key) + len(k.Value)
+	}
+	if f.unweighed < weighEvery {
+		return nil
+	}
+	f.unweighed = 0
+	bytes := 0
+	for key, h := range f.heard.under("") {
+		bytes += len(key) + len(h.value)
+	}
+	for key, k := range f.records.under("") {
+		bytes += len(key) + len(k.record.Value)
+	}
+	if bytes > maxBytes {
+		return fmt.Errorf("%w: more than %d MiB", etcd.ErrTooMany, maxBytes>>20)
 	}
 	return nil
 }

@@ -97,7 +97,12 @@ func TestTake(t *testing.T) {
 			return take(recordOf(t, 6, sharedValue{Overrides: []savedOverride{toSaved(pool.Override{
 				Kind: pool.OverrideChanged, Source: b.Source, Base: b.Given, Weight: &heavy})}}))
 		}, 1, 1, true, false},
-		{"forgotten", func() int { return len(p.take(nil)) }, 0, 1, false, false},
+		{"of the same base again", func() int { return take(weightOf(t, d, 7, 8)) }, 1, 8, true, false},
+		{"forgotten by the fleet while it holds", func() int { return len(p.take(nil)) }, 1, 1, false, false},
+		{"nothing", func() int { return len(p.take(nil)) }, 0, 1, false, false},
+		{"once more", func() int { return take(weightOf(t, d, 8, 8)) }, 1, 8, true, false},
+		{"a local change over that", func() int { local(9); return 0 }, 0, 9, false, true},
+		{"forgotten under it", func() int { return len(p.take(nil)) }, 0, 9, false, true},
 	} {
 		changed := step.do()
 		state := d.collectState()

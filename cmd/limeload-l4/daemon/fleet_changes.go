@@ -19,6 +19,9 @@ const (
 	// maxChangeLines bounds how many changes of other nodes are logged at once, each on a line of its own. A node that
 	// was away may have missed thousands, and a later version of the program may make many that this one does not know.
 	maxChangeLines = 20
+	// seenEvery is how often the state file is written at least while there is a connection, since it says when that was.
+	// A node that was away for long undoes what etcd does not have any more.
+	seenEvery = 24 * time.Hour
 	// maxErrorText bounds the text of an error about a change, which may quote its value.
 	maxErrorText = 300
 )
@@ -64,12 +67,7 @@ func newSharedChanges(m *membership) *sharedChanges {
 }
 
 // poke makes run look at the records. It never blocks.
-func (p *sharedChanges) poke() {
-	select {
-	case p.wake <- struct{}{}:
-	default: // it will look anyway
-	}
-}
+func (p *sharedChanges) poke() { wake(p.wake) }
 
 // poolChanged says that backends of a pool, or the descriptions by their sources, may have changed. Nothing happens for
 // nil.
@@ -87,10 +85,17 @@ func (m *membership) poolChanged(name string) {
 func (p *sharedChanges) run(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
+	seen := time.NewTicker(seenEvery)
+	defer seen.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-seen.C:
+			if p.membership.fleet.Link().Up {
+				p.membership.daemon.saveOrLog()
+			}
+			continue
 		case <-p.wake:
 		}
 		pause.Reset(takePause)

@@ -21,6 +21,8 @@ const (
 	mostDoublings = 4
 	// refusedPause is such a pause after an answer that another attempt will not change soon.
 	refusedPause = 2 * time.Second
+	// fullPause is such a pause if there are too many keys: each attempt may read 64 MiB of them.
+	fullPause = 10 * time.Second
 )
 
 // Run keeps the connection until ctx is done. Then this node's keys stay until Leave, or until its lease ends.
@@ -47,6 +49,8 @@ func (f *Fleet) Run(ctx context.Context) {
 			slow = 0
 		}
 		switch {
+		case errors.Is(err, etcd.ErrTooMany):
+			pause(ctx, fullPause+rand.N(fullPause))
 		case errors.Is(err, ErrNameTaken) || isRefusal(err):
 			pause(ctx, refusedPause+rand.N(retryPause))
 		case (next+1)%len(endpoints) == 0:

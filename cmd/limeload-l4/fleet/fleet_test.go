@@ -157,6 +157,7 @@ func TestBounds(t *testing.T) {
 		{key, []byte(`{`), nil},
 		{Checks + "x", []byte(`1`), ErrBadKey},
 		{Changes + strings.Repeat("x", MaxKeyBytes), []byte(`1`), ErrBadKey},
+		{Changes + strings.Repeat("x/", maxParts-1) + "x", []byte(`1`), ErrBadKey},
 		{Changes + "a b", []byte(`1`), ErrBadKey}, // not escaped
 		{Changes, []byte(`1`), ErrBadKey},
 	} {
@@ -171,7 +172,7 @@ func TestBounds(t *testing.T) {
 	}
 	a.Say(Checks+"y", []byte("old"))
 	a.Say(Checks+"y", large)
-	if s := a.Stats(); s.Refused != 8 || s.Records != 0 {
+	if s := a.Stats(); s.Refused != 9 || s.Records != 0 {
 		t.Errorf("%+v", s)
 	}
 	for _, put := range [][2]string{

@@ -24,6 +24,9 @@ const (
 	// MaxKeyBytes bounds a key, without the fleet's prefix. The longest ones have the names of a pool, a backend and a
 	// node, of up to 64 bytes each, and an address.
 	MaxKeyBytes = 1024
+	// maxParts bounds the parts of a key, since each of them may take some hundred bytes of memory (see tree). Keys of this
+	// version have up to 5.
+	maxParts = 8
 	// MaxValueBytes bounds the value of a key. A transaction of several values stays far below the 1.5 MiB that etcd
 	// allows by default.
 	MaxValueBytes = 64 << 10
@@ -85,7 +88,7 @@ func ours(key string) bool {
 	if key == Tickets {
 		return true
 	}
-	if len(key) > MaxKeyBytes {
+	if len(key) > MaxKeyBytes || strings.Count(key, "/") >= maxParts {
 		return false
 	}
 	for _, beginning := range [...]string{Nodes, Tables, Checks, Changes} {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
@@ -97,7 +100,12 @@ func TestTake(t *testing.T) {
 			return take(recordOf(t, 6, sharedValue{Overrides: []savedOverride{toSaved(pool.Override{
 				Kind: pool.OverrideChanged, Source: b.Source, Base: b.Given, Weight: &heavy})}}))
 		}, 1, 1, true, false},
-		{"forgotten", func() int { return len(p.take(nil)) }, 0, 1, false, false},
+		{"of the same base again", func() int { return take(weightOf(t, d, 7, 8)) }, 1, 8, true, false},
+		{"forgotten by the fleet while it holds", func() int { return len(p.take(nil)) }, 1, 1, false, false},
+		{"nothing", func() int { return len(p.take(nil)) }, 0, 1, false, false},
+		{"once more", func() int { return take(weightOf(t, d, 8, 8)) }, 1, 8, true, false},
+		{"a local change over that", func() int { local(9); return 0 }, 0, 9, false, true},
+		{"forgotten under it", func() int { return len(p.take(nil)) }, 0, 9, false, true},
 	} {
 		changed := step.do()
 		state := d.collectState()
@@ -106,6 +114,56 @@ func TestTake(t *testing.T) {
 			t.Errorf("%s: %d changes, weight %d, shared %v, own %v; want %+v", step.what, changed, weight(d),
 				d.fleet.shared(key), state.Pools, step)
 		}
+	}
+}
+
+// TestTakeForgotten: what the fleet has forgotten ends here, also an added backend and an access rule.
+func TestTakeForgotten(t *testing.T) {
+	t.Parallel()
+	d := fleetDaemon(t)
+	added := settingKey("web", "x", pool.FieldThere)
+	records := map[string]fleet.Record{
+		added: recordOf(t, 1, sharedValue{Overrides: []savedOverride{{What: string(pool.OverrideAdded), Base: savedBackend{
+			Name: "x", Address: pool.At(netip.MustParseAddrPort("192.0.2.1:1")), Weight: 1, Mode: "ready"}}}}),
+		accessKey(ruleKeyOf(t, "192.0.2.0/24")): recordOf(t, 1, sharedValue{
+			Rule: &savedAccessRule{Prefix: "192.0.2.0/24", Action: admin.ActionDeny}}),
+	}
+	p := d.fleet.changes
+	if n := len(p.take(records)); n != 2 || d.rules.len() != 1 || !hasBackend(d, "x") {
+		t.Fatalf("%d changes, %d rules, the backend is there: %v", n, d.rules.len(), hasBackend(d, "x"))
+	}
+	delete(records, added)
+	if n := len(p.take(records)); n != 1 || d.rules.len() != 1 || hasBackend(d, "x") {
+		t.Errorf("%d changes, %d rules, the backend is there: %v", n, d.rules.len(), hasBackend(d, "x"))
+	}
+	if n := len(p.take(nil)); n != 1 || d.rules.len() != 0 {
+		t.Errorf("%d changes, %d rules", n, d.rules.len())
+	}
+}
+
+func hasBackend(d *Daemon, id string) bool {
+	_, known := d.pools["web"].pool.Backend(id)
+	return known
+}
+
+// TestTakeUnknown: changes of a later version, however many and large, take a few short lines of the log.
+func TestTakeUnknown(t *testing.T) {
+	t.Parallel()
+	d := fleetDaemon(t)
+	var log bytes.Buffer
+	d.log = zerolog.New(&log)
+	records := make(map[string]fleet.Record)
+	for i := range 100 {
+		r := recordOf(t, i+1, sharedValue{Overrides: []savedOverride{{What: strings.Repeat("x", maxChangeBytes/2)}}})
+		records[settingKey("web", fmt.Sprint(i), fieldWeight)] = r
+	}
+	for range 2 {
+		if n := len(d.fleet.changes.take(records)); n != 0 {
+			t.Errorf("%d changes were taken", n)
+		}
+	}
+	if lines := strings.Count(log.String(), "\n"); lines != maxChangeLines+1 || log.Len() > lines*1000 {
+		t.Errorf("%d lines of %d bytes:\n%.3000s", lines, log.Len(), log.String())
 	}
 }
 

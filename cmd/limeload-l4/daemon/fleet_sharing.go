@@ -172,6 +172,9 @@ func (g *giving) answer(b admin.Backend, err error) (admin.Backend, error) {
 // whyNotShared says why etcd does not have a change.
 func whyNotShared(l fleet.Link) string {
 	const then = "; it is shared as soon as that is possible"
+	if l.Up && l.Err != nil {
+		return "etcd refuses it: " + l.Err.Error() + then
+	}
 	if l.Up {
 		return fmt.Sprintf("etcd at %s has not answered within %s", l.Endpoint, shareWait) + then
 	}

@@ -196,7 +196,7 @@ func (m *membership) shared(key string) bool {
 	return !local && c != nil && !c.record.Undone
 }
 
-// marked marks the differences of a backend that the fleet shares.
+// marked marks the differences of a backend that the fleet shares. Nothing happens for nil.
 func (m *membership) marked(differences []admin.Difference) []admin.Difference {
 	for i, d := range differences {
 		field := d.What

@@ -137,7 +137,7 @@ func (g *giving) await() *admin.Sharing {
 	case g.changes == nil:
 		return nil
 	case g.from.Local:
-		return &admin.Sharing{Why: "it is for this node alone"}
+		return &admin.Sharing{Why: "as asked"}
 	case g.refused != nil:
 		return &admin.Sharing{Why: "it cannot be shared: " + g.refused.Error()}
 	}

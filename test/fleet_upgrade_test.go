@@ -123,6 +123,22 @@ func TestFleetQuickStart(t *testing.T) {
 	}
 }
 
+// TestFleetOutputs: what docs/fleet.md shows as output is from docs/start-fleet.md, whose commands TestDocuments runs.
+func TestFleetOutputs(t *testing.T) {
+	t.Parallel()
+	page, start := string(readFile(t, "../docs/fleet.md")), string(readFile(t, "../docs/start-fleet.md"))
+	shown := regexp.MustCompile("(?ms)^```\n(.*?)^```$").FindAllStringSubmatch(
+		regexp.MustCompile("(?ms)^```[a-z]+\n.*?^```$").ReplaceAllString(page, ""), -1)
+	if len(shown) < 5 {
+		t.Fatalf("the page shows %d outputs", len(shown))
+	}
+	for _, block := range shown {
+		if !strings.Contains(start, block[1]) {
+			t.Errorf("docs/start-fleet.md does not show\n%s", block[1])
+		}
+	}
+}
+
 // TestFleetLeastRights gives a fleet the rights of docs/fleet.md and no others: it works, and cannot read other keys.
 func TestFleetLeastRights(t *testing.T) {
 	t.Parallel()

@@ -100,9 +100,10 @@ func TestFleetQuickStart(t *testing.T) {
 		text := string(found[1])
 		for from, to := range map[string]string{
 			`["http://10.0.0.31:2379", "http://10.0.0.32:2379", "http://10.0.0.33:2379"]`: fmt.Sprintf("[%q]", server.Endpoint),
-			`name        = "edge"`: fmt.Sprintf("name = \"edge\"\nnode = \"lb%d\"", i+1),
-			`":6379"`:              fmt.Sprintf("%q", harness.FreeAddress(t)),
-			"10.0.0.21:6379":       one.Address, "10.0.0.22:6379": two.Address,
+			`name        = "edge"`:           fmt.Sprintf("name = \"edge\"\nnode = \"lb%d\"", i+1),
+			`"/var/lib/limeload/state.json"`: fmt.Sprintf("%q", filepath.Join(t.TempDir(), "state.json")),
+			`":6379"`:                        fmt.Sprintf("%q", harness.FreeAddress(t)),
+			"10.0.0.21:6379":                 one.Address, "10.0.0.22:6379": two.Address,
 		} {
 			if !strings.Contains(text, from) {
 				t.Fatalf("the configuration has no %s", from)

@@ -341,6 +341,8 @@ func TestFleetPage(t *testing.T) {
 	b.await(t, row("n2", "Ready"))
 	b.expect(t, "the connection", `document.querySelector("#view").innerText.includes("connected to etcd at `+etcd.Endpoint+`")`)
 	b.expect(t, "fleet not wider than the page", narrow)
+	b.expect(t, "rows of equal cells",
+		`[...document.querySelectorAll(".fleet td.note")].every((c) => getComputedStyle(c).display === "table-cell")`)
 	b.shot(t, "fleet", false)
 	b.accessible(t)
 	b.contrasts(t)
@@ -349,5 +351,7 @@ func TestFleetPage(t *testing.T) {
 	b.await(t, row("n2", "its lease has ended"))
 	etcd.Kill(t)
 	b.await(t, `document.querySelector("#view").innerText.includes("no connection to etcd")`)
+	b.expect(t, "the lost connection stands out", `getComputedStyle(document.querySelector("#view .count-line")).color !==
+		getComputedStyle(document.querySelector(".fleet td.note")).color`)
 	b.silent(t)
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp/kb"
+
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
@@ -346,6 +348,18 @@ func TestFleetPage(t *testing.T) {
 	b.shot(t, "fleet", false)
 	b.accessible(t)
 	b.contrasts(t)
+	two.share(t, "backends", "set", "all", world.backends[0], "--weight", "3")
+	b.eval(t, `location.hash = "#configuration"`)
+	b.await(t, `[...document.querySelectorAll("tbody tr")].some((r) => r.innerText.includes("the fleet"))`)
+	b.eval(t, `location.hash = "#overview"`)
+	b.await(t, `document.querySelector("tbody th.name button")`)
+	b.eval(t, `document.querySelector("tbody th.name button").click()`)
+	b.await(t, `document.querySelector("dialog.panel .controls button")`)
+	b.eval(t, `[...document.querySelectorAll("dialog.panel button")].find((x) => x.innerText === "Drain…").click()`)
+	b.await(t, `document.querySelector("dialog.confirm").innerText.includes("on all nodes of the fleet edge")`)
+	b.press(t, kb.Escape)
+	b.press(t, kb.Escape)
+	b.eval(t, `location.hash = "#fleet"`)
 	two.Kill(t)
 	two.ended = true
 	b.await(t, row("n2", "its lease has ended"))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
+	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -206,6 +207,48 @@ func TestGive(t *testing.T) {
 	if got, want := valuesOf(d), "access//192.0.2.0%2F24 deny, backends/web/127.0.0.1:7998/mode , "+
 		"backends/web/127.0.0.1:7998/there removed, backends/web/127.0.0.1:7998/weight , backends/web/x/there "; got != want {
 		t.Errorf("then the fleet has %s, want %s", got, want)
+	}
+}
+
+// TestPlanOfShared: a plan says of each run-time change whether the fleet shares it, and of one that ends here that the
+// fleet keeps it.
+func TestPlanOfShared(t *testing.T) {
+	t.Parallel()
+	d := fleetDaemon(t)
+	seven, five := 7, 5
+	set(t, d, admin.BackendChange{Weight: &seven})
+	set(t, d, admin.BackendChange{MaxSessions: &five, Local: true})
+	planned := func(pool string) (staying []admin.Difference, dropped []admin.Dropped) {
+		t.Helper()
+		cfg, err := conf.Parse("lb.toml", []byte(strings.NewReplacer("[pool.web]", "[pool."+pool+"]",
+			`pool = "web"`, fmt.Sprintf("pool = %q", pool)).Replace(goodConfig)+unreachedFleet))
+		if err == nil {
+			cfg.Listeners[0].Binds = d.config().Listeners[0].Binds
+			var p *proposal
+			if p, err = d.propose(cfg, newFiles("lb.toml")); err == nil {
+				return d.runTimeChanges(p)
+			}
+		}
+		t.Fatal(err)
+		return nil, nil
+	}
+	staying, dropped := planned("web")
+	if len(staying) != 2 || len(dropped) != 0 {
+		t.Fatalf("%+v stay and %+v end", staying, dropped)
+	}
+	for _, diff := range staying {
+		if diff.Fleet != (diff.What == "weight") {
+			t.Errorf("%+v", diff)
+		}
+	}
+	staying, dropped = planned("other")
+	if len(staying) != 0 || len(dropped) != 2 {
+		t.Fatalf("without the pool %+v stay and %+v end", staying, dropped)
+	}
+	for _, diff := range dropped {
+		if want := map[string]string{"weight": poolGone + fleetKeeps, "max_sessions": poolGone}[diff.What]; diff.Why != want {
+			t.Errorf("%s ends because %q, want %q", diff.What, diff.Why, want)
+		}
 	}
 }
 

@@ -246,6 +246,3 @@ func merged(before pool.Agent, answer probe.AgentAnswer) pool.Agent {
 	}
 	return a
 }
-
-// take has nothing to do: the results of agents are no verdicts.
-func (k *agentPool) take(...pool.Judgement) error { return nil }

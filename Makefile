@@ -47,7 +47,7 @@ race: ## all tests, unit and end to end, under the race detector
 	$(MAKE) --no-print-directory --jobs=2 --output-sync race-e2e netns
 
 race-e2e: # they wait for servers most of the time, and leave room for those in namespaces
-	$(GO) test -race -count=1 -timeout 15m -parallel 3 ./test
+	$(GO) test -race -count=1 -timeout 20m -parallel 4 ./test
 
 netns: ## the tests that need a network namespace of their own
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test

@@ -36,7 +36,7 @@ var (
 	documentPort  = regexp.MustCompile(`\b1[5-9]\d{3}\b`)
 	// documentLooks finds commands that may be run again, and documentActs those of them that may not.
 	documentLooks = regexp.MustCompile(`^limeload-l4 (status|backends( list)?|sessions( list)?|explain|clients|dns|` +
-		`check|plan|access (list|check))( -|$| \d| \|)|` +
+		`check|plan|fleet( list| changes| verify)?|access (list|check))( -|$| \d| \|)|` +
 		`^(grep|tail|curl|ss|dig|sysctl|nstat|psql|mariadb|redis-cli .*(ping|info|get ))\b`)
 	documentActs = regexp.MustCompile(`INSERT|CREATE|SELECT pg_`)
 	// documentFigures finds commands that print figures of the machine.
@@ -55,6 +55,9 @@ var documentVolatile = []struct {
 	{regexp.MustCompile(`\b(bytes_(?:in|out)"?[=:])\d+`), "$1 N"},
 	{regexp.MustCompile(`PortProcess`), "Port Process"}, // ss before iproute2 6
 	{regexp.MustCompile(`("count":)\d+`), "$1 N"},
+	{regexp.MustCompile(`( ago +lb\d +)(\S+)( +\w+/)`), "$1 WHO $3"},                  // has changed something
+	{regexp.MustCompile(`(?m)^(lb\d .* )\S+( +(?:this node|its |-$))`), "$1 HOST $2"}, // of a node
+	{regexp.MustCompile(`configuration is [0-9a-f]{12}`), "configuration is SUM"},
 	{regexp.MustCompile(`\b(session"?[=:]"?)[0-9a-f]{16}`), "$1 N"},
 }
 
@@ -203,7 +206,7 @@ func (r *reader) look(t *testing.T, command, want string) (got string) {
 	t.Helper()
 	patience := harness.Patience / 2
 	if *update {
-		patience = 4 * time.Second
+		patience = 15 * time.Second // the lease of a node is 12
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) { // processes outside send no events
 		output, _ := r.Run(t, r.there.Replace(command))
@@ -239,6 +242,7 @@ func documentsToFollow() []document {
 	return []document{
 		{"security.md", "redis"},
 		{"start-dns.md", "nsd"},
+		{"start-fleet.md", "redis"},
 		{"start-mqtt.md", "mosquitto"},
 		{"start-mysql.md", "mysql"},
 		{"start-postgres.md", "postgres"},

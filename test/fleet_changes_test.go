@@ -160,7 +160,7 @@ func TestFleetLocalChanges(t *testing.T) {
 	t.Parallel()
 	nodes := fleetWorld{world: world{Backends: named(t, "b1", "b2")}, Nodes: 2}.start(t)
 	one, two := nodes[0], nodes[1]
-	const alone = "; on this node only: it is for this node alone"
+	const alone = "; on this node only: as asked"
 	two.share(t, "backends", "set", "all", "b1", "--weight", "5")
 	onAll(t, nodes, "b1", "of weight 5", func(b fleetBackend) bool { return b.Weight == 5 })
 	for _, args := range [][]string{

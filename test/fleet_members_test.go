@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp/kb"
+
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
@@ -341,13 +343,29 @@ func TestFleetPage(t *testing.T) {
 	b.await(t, row("n2", "Ready"))
 	b.expect(t, "the connection", `document.querySelector("#view").innerText.includes("connected to etcd at `+etcd.Endpoint+`")`)
 	b.expect(t, "fleet not wider than the page", narrow)
+	b.expect(t, "rows of equal cells",
+		`[...document.querySelectorAll(".fleet td.note")].every((c) => getComputedStyle(c).display === "table-cell")`)
 	b.shot(t, "fleet", false)
 	b.accessible(t)
 	b.contrasts(t)
+	two.share(t, "backends", "set", "all", world.backends[0], "--weight", "3")
+	b.eval(t, `location.hash = "#configuration"`)
+	b.await(t, `[...document.querySelectorAll("tbody tr")].some((r) => r.innerText.includes("the fleet"))`)
+	b.eval(t, `location.hash = "#overview"`)
+	b.await(t, `document.querySelector("tbody th.name button")`)
+	b.eval(t, `document.querySelector("tbody th.name button").click()`)
+	b.await(t, `document.querySelector("dialog.panel .controls button")`)
+	b.eval(t, `[...document.querySelectorAll("dialog.panel button")].find((x) => x.innerText === "Drain…").click()`)
+	b.await(t, `document.querySelector("dialog.confirm").innerText.includes("on all nodes of the fleet edge")`)
+	b.press(t, kb.Escape)
+	b.press(t, kb.Escape)
+	b.eval(t, `location.hash = "#fleet"`)
 	two.Kill(t)
 	two.ended = true
 	b.await(t, row("n2", "its lease has ended"))
 	etcd.Kill(t)
 	b.await(t, `document.querySelector("#view").innerText.includes("no connection to etcd")`)
+	b.expect(t, "the lost connection stands out", `getComputedStyle(document.querySelector("#view .count-line")).color !==
+		getComputedStyle(document.querySelector(".fleet td.note")).color`)
 	b.silent(t)
 }

@@ -100,9 +100,10 @@ func TestFleetQuickStart(t *testing.T) {
 		text := string(found[1])
 		for from, to := range map[string]string{
 			`["http://10.0.0.31:2379", "http://10.0.0.32:2379", "http://10.0.0.33:2379"]`: fmt.Sprintf("[%q]", server.Endpoint),
-			`name        = "edge"`: fmt.Sprintf("name = \"edge\"\nnode = \"lb%d\"", i+1),
-			`":6379"`:              fmt.Sprintf("%q", harness.FreeAddress(t)),
-			"10.0.0.21:6379":       one.Address, "10.0.0.22:6379": two.Address,
+			`name        = "edge"`:           fmt.Sprintf("name = \"edge\"\nnode = \"lb%d\"", i+1),
+			`"/var/lib/limeload/state.json"`: fmt.Sprintf("%q", filepath.Join(t.TempDir(), "state.json")),
+			`":6379"`:                        fmt.Sprintf("%q", harness.FreeAddress(t)),
+			"10.0.0.21:6379":                 one.Address, "10.0.0.22:6379": two.Address,
 		} {
 			if !strings.Contains(text, from) {
 				t.Fatalf("the configuration has no %s", from)
@@ -120,6 +121,22 @@ func TestFleetQuickStart(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// TestFleetOutputs: what docs/fleet.md shows as output is from docs/start-fleet.md, whose commands TestDocuments runs.
+func TestFleetOutputs(t *testing.T) {
+	t.Parallel()
+	page, start := string(readFile(t, "../docs/fleet.md")), string(readFile(t, "../docs/start-fleet.md"))
+	shown := regexp.MustCompile("(?ms)^```\n(.*?)^```$").FindAllStringSubmatch(
+		regexp.MustCompile("(?ms)^```[a-z]+\n.*?^```$").ReplaceAllString(page, ""), -1)
+	if len(shown) < 5 {
+		t.Fatalf("the page shows %d outputs", len(shown))
+	}
+	for _, block := range shown {
+		if !strings.Contains(start, block[1]) {
+			t.Errorf("docs/start-fleet.md does not show\n%s", block[1])
+		}
 	}
 }
 

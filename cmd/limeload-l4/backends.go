@@ -96,7 +96,7 @@ func backendTable(backends []admin.Backend) *table {
 // whyOf returns why a backend is as it is: the progress of its drain, or the reason of its verdict.
 func whyOf(b *admin.Backend) string {
 	if b.Drain != nil {
-		return draining(b.Drain)
+		return draining(b.Drain, "")
 	}
 	return b.Reason
 }
@@ -109,9 +109,9 @@ func checkedAt(b admin.Backend) string {
 	return b.Check.Address
 }
 
-// draining describes the progress of a drain.
-func draining(d *admin.DrainProgress) string {
-	text := fmt.Sprintf("drains: %d of %s left", d.Left, counted(d.Sessions, "session"))
+// draining describes the progress of a drain. where is as ofNode returns it.
+func draining(d *admin.DrainProgress, where string) string {
+	text := fmt.Sprintf("drains: %d of %s left%s", d.Left, counted(d.Sessions, "session"), where)
 	if d.Deadline != nil {
 		text += ", ended in " + duration(time.Until(*d.Deadline).Round(time.Second))
 	}

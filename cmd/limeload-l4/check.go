@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,6 +137,10 @@ func readFlagged(c *cli.Context) (*conf.Config, error) {
 func summary(cfg *conf.Config, warnings []string) string {
 	w := new(bytes.Buffer)
 	fmt.Fprintf(w, "%s: good\n", cfg.File)
+	if f := cfg.Fleet; f != nil {
+		fmt.Fprintf(w, "  fleet %s: node %s, etcd at %s\n", f.Name, cmp.Or(f.Node, "(the host name)"),
+			strings.Join(f.Endpoints, ", "))
+	}
 	for _, l := range cfg.Listeners {
 		pools := l.Pools()
 		fmt.Fprintf(w, "  listener %s: %s %s -> %s %s\n", l.Name, l.Protocol,

@@ -85,6 +85,29 @@ func TestDrainWait(t *testing.T) {
 	}
 }
 
+// TestDrainInFleet: a drain that the fleet shares says that only this node's sessions are counted.
+func TestDrainInFleet(t *testing.T) {
+	f := startFake(t)
+	b := fixtureBackends()[1]
+	b.Mode, b.Sessions, b.Sharing = "drain", 2, &admin.Sharing{Shared: true}
+	f.handle("POST /v1/pools/redis/backends/b2/drain", func(*http.Request) any { return b })
+	f.handle("GET /v1/pools/redis/backends", func(*http.Request) any {
+		drained := b
+		drained.Sessions, drained.Sharing = 0, nil
+		return map[string]any{"backends": []admin.Backend{drained}}
+	})
+	const backend = "backend b2 of pool redis "
+	for flags, want := range map[string]string{
+		"":        backend + "drains: 2 sessions left on this node; the fleet has it\n",
+		" --wait": backend + "drains: 2 sessions left on this node\n" + backend + "is drained on this node\n",
+	} {
+		code, stdout, _ := command(t, strings.Fields("backends drain redis b2"+flags)...)
+		if code != exitDone || stdout != want {
+			t.Errorf("exit code %d\n%swant\n%s", code, stdout, want)
+		}
+	}
+}
+
 // TestDrainWithoutDeadline: the drain is done when the backend has no sessions, even if no progress is reported.
 func TestDrainWithoutDeadline(t *testing.T) {
 	f := startFake(t)
@@ -274,7 +297,7 @@ func TestEventsEnd(t *testing.T) {
 func TestDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		deadline := time.Now().Add(42 * time.Second)
-		got := draining(&admin.DrainProgress{Sessions: 12, Left: 5, Deadline: &deadline, Remove: true})
+		got := draining(&admin.DrainProgress{Sessions: 12, Left: 5, Deadline: &deadline, Remove: true}, "")
 		if want := "drains: 5 of 12 sessions left, ended in 42s, then removed"; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}

@@ -50,23 +50,32 @@ passed are ended.`,
 					return err
 				}
 			}
-			return r.awaitDrain(c.Context, b, d.Remove)
+			return r.awaitDrain(c.Context, b, d.Remove, ofNode(b.Sharing))
 		}
-		return r.print(b, r.say("backend %s of pool %s %s%s", b.Name, b.Pool, drainLeft(&b), sharingText(b.Sharing)))
+		return r.print(b, r.say("backend %s of pool %s %s%s", b.Name, b.Pool, drainLeft(&b, ofNode(b.Sharing)),
+			sharingText(b.Sharing)))
 	})
 }
 
-// drainLeft describes what a drain still waits for.
-func drainLeft(b *admin.Backend) string {
-	if b.Drain != nil {
-		return draining(b.Drain)
+// ofNode says where the sessions are that a drain waits for: in a fleet, other nodes have more of them.
+func ofNode(s *admin.Sharing) string {
+	if s != nil && s.Shared {
+		return " on this node"
 	}
-	return fmt.Sprintf("drains: %s left", counted(b.Sessions, "session"))
+	return ""
+}
+
+// drainLeft describes what a drain still waits for.
+func drainLeft(b *admin.Backend, where string) string {
+	if b.Drain != nil {
+		return draining(b.Drain, where)
+	}
+	return fmt.Sprintf("drains: %s left%s", counted(b.Sessions, "session"), where)
 }
 
 // awaitDrain follows a drain until the last session is gone. It prints a line whenever fewer sessions are left; for
-// JSON, it prints the last state of the backend.
-func (r *remote) awaitDrain(ctx context.Context, b admin.Backend, remove bool) error {
+// JSON, it prints the last state of the backend. where is as ofNode returns it.
+func (r *remote) awaitDrain(ctx context.Context, b admin.Backend, remove bool, where string) error {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	last := int64(-1)
@@ -80,10 +89,10 @@ func (r *remote) awaitDrain(ctx context.Context, b admin.Backend, remove bool) e
 		case b.Mode != pool.Drain.String() && !done, remove && b.Drain == nil:
 			return fmt.Errorf("backend %s of pool %s drains no longer: its mode is %s", b.Name, b.Pool, b.Mode)
 		case done && !remove:
-			return r.print(b, r.say("backend %s of pool %s is drained", b.Name, b.Pool))
+			return r.print(b, r.say("backend %s of pool %s is drained%s", b.Name, b.Pool, where))
 		case left != last && !r.json:
 			last = left
-			if err := r.say("backend %s of pool %s %s", b.Name, b.Pool, drainLeft(&b))(r.out); err != nil {
+			if err := r.say("backend %s of pool %s %s", b.Name, b.Pool, drainLeft(&b, where))(r.out); err != nil {
 				return err
 			}
 		}
@@ -98,7 +107,7 @@ func (r *remote) awaitDrain(ctx context.Context, b admin.Backend, remove bool) e
 		}
 		i := slices.IndexFunc(backends, func(other admin.Backend) bool { return other.Name == b.Name })
 		if i < 0 {
-			return r.gone(b, remove)
+			return r.gone(b, remove, where)
 		}
 		b = backends[i]
 	}
@@ -111,8 +120,8 @@ func (r *remote) backendsOf(ctx context.Context, pool string) ([]admin.Backend, 
 }
 
 // gone describes a drained backend that no longer exists.
-func (r *remote) gone(b admin.Backend, asked bool) error {
-	text := "is drained and removed"
+func (r *remote) gone(b admin.Backend, asked bool, where string) error {
+	text := "is drained" + where + " and removed"
 	if !asked {
 		text = "was removed meanwhile"
 	}

@@ -99,7 +99,7 @@ func linkText(l *admin.FleetLink, endpoints []string) string {
 	case l.Connected:
 		return fmt.Sprintf("connected to %s for %s", l.Endpoint, ago(*l.Since))
 	}
-	return fmt.Sprintf("not connected for %s, and the nodes are listed as they were: %s", ago(*l.Since), l.Error)
+	return fmt.Sprintf("not connected for %s: %s; the nodes are listed as they were", ago(*l.Since), l.Error)
 }
 
 func nodeTable(nodes []admin.FleetNode) *table {
@@ -152,7 +152,7 @@ func nodeNote(n *admin.FleetNode) string {
 	}
 	switch {
 	case n.State == "gone":
-		notes = append(notes, "its lease has ended")
+		notes = append(notes, "its lease has ended: it has died, or has no connection to etcd")
 	case n.State == "left":
 		notes = append(notes, "it has ended")
 	case n.Alone != "":

@@ -42,7 +42,7 @@ func changeTable(changes []admin.FleetChange) *table {
 		case c.Pending:
 			here = "here only, so far"
 		}
-		t.add(ago(c.At), c.Node, c.By, changedThing(c), c.What, changedValue(c), here)
+		t.add(ago(c.At)+" ago", c.Node, c.By, changedThing(c), c.What, changedValue(c), here)
 	}
 	return t
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +49,7 @@ lb1        ready      3d4h ago  1.0.0    same         120      0  3.5/s  lb1.int
 lb2        ready      3d4h ago  1.0.0    other        120      0  3.5/s  lb2.internal        its configuration is 1c93bb07a5e2
 lb3        alone      3d4h ago  1.0.0    same         120      0  3.5/s  lb3.internal        it reaches none of its backends
 lb4        draining   3d4h ago  1.0.0    same         120      0  3.5/s  lb4.internal        -
-lb5        gone       3d4h ago  1.0.0    -              -      -      -  lb5.internal        its lease has ended
+lb5        gone       3d4h ago  1.0.0    -              -      -      -  lb5.internal        its lease has ended: it has died, or has no connection to etcd
 lb\x1b[2J  not_ready  3d4h ago  1.0.0    same         120      0  3.5/s  lb\x1b[2J.internal  starting: the first checks are not done
 `
 	if code != exitDone || stdout != strings.TrimPrefix(want, "\n") || stderr != "" {
@@ -61,8 +63,8 @@ lb\x1b[2J  not_ready  3d4h ago  1.0.0    same         120      0  3.5/s  lb\x1b[
 	lost := fixtureFleet()
 	lost.Link = admin.FleetLink{Endpoint: "https://10.0.0.1:2379", Since: lost.Link.Since, Error: "connection refused"}
 	for text, link := range map[string]admin.FleetLink{
-		"not connected yet to https://10.0.0.1:2379":                                        {},
-		"not connected for 3d4h, and the nodes are listed as they were: connection refused": lost.Link,
+		"not connected yet to https://10.0.0.1:2379":                                    {},
+		"not connected for 3d4h: connection refused; the nodes are listed as they were": lost.Link,
 	} {
 		if got := linkText(&link, lost.Endpoints); got != text {
 			t.Errorf("%q, want %q", got, text)
@@ -175,5 +177,47 @@ func TestFleetVerifyWaits(t *testing.T) {
 	code, stdout, _ = command(t, "fleet", "verify", "--wait", "0s")
 	if code != exitFailed || !strings.Contains(stdout, "this node has no connection to etcd") {
 		t.Errorf("exit code %d without a connection\n%s", code, stdout)
+	}
+}
+
+// TestCheckOfFleet: the summary of check names the fleet, the node and etcd.
+func TestCheckOfFleet(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "lb.toml")
+	for node, want := range map[string]string{"": "(the host name)", `node = "lb7"`: "lb7"} {
+		text := "[fleet]\nname = \"edge\"\nendpoints = [\"http://127.0.0.1:1\"]\n" + node + "\n" +
+			"[listener.a]\naddress = \"127.0.0.1:1\"\npool = \"a\"\n[pool.a]\nbackends = [\"127.0.0.1:2\"]\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, stdout, stderr := command(t, "check", file)
+		if line := "\n  fleet edge: node " + want + ", etcd at http://127.0.0.1:1\n"; code != exitDone ||
+			!strings.Contains(stdout, line) {
+			t.Errorf("exit code %d: %s%swant %s", code, stdout, stderr, line)
+		}
+	}
+}
+
+// TestFleetChangesOutput checks what people see of shared changes.
+func TestFleetChangesOutput(t *testing.T) {
+	at, later := before(), time.Now().Add(time.Hour)
+	var b strings.Builder
+	err := changeTable([]admin.FleetChange{
+		{At: at, Node: "lb1", By: "root", Pool: "redis", Backend: "b1", What: "mode", Value: "drain", InForce: true},
+		{At: at, Node: "lb2", Prefix: "192.0.2.0/24", What: "access", Value: "deny", Until: &later, InForce: true,
+			Pending: true},
+		{At: at, Node: "lb2", By: "root", Pool: "redis", Backend: "b2", What: "weight", Undone: true,
+			Why: "there is no such backend here"},
+	}).print(&b, screen{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"3d4h ago  lb1   root  redis/b1                        mode    drain         in force\n",
+		"192.0.2.0/24 at every listener  access  deny for ", "here only, so far\n",
+		"weight  undone        no: there is no such backend here\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("it lacks %q:\n%s", want, b.String())
+		}
 	}
 }

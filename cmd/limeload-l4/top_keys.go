@@ -34,6 +34,7 @@ type topDialog struct {
 	target  admin.Backend
 	change  admin.BackendChange
 	what    string // what is going to be done, for askSure
+	fleet   bool   // all nodes of the fleet do it
 }
 
 // typed adds a text to what the user types.
@@ -144,9 +145,9 @@ func (m *topModel) ask(key string) {
 	case b == nil:
 		m.notice, m.mistake = "choose a backend first: Enter opens a pool, Tab shows all backends", true
 	case key == "m":
-		m.dialog = &topDialog{kind: askMode, target: b.Backend}
+		m.dialog = &topDialog{kind: askMode, target: b.Backend, fleet: m.shot.Fleet != nil}
 	default:
-		m.dialog = &topDialog{kind: askWeight, target: b.Backend}
+		m.dialog = &topDialog{kind: askWeight, target: b.Backend, fleet: m.shot.Fleet != nil}
 	}
 }
 
@@ -240,11 +241,17 @@ func (d *topDialog) prompt() string {
 		}
 		return text
 	case askSure:
-		text := fmt.Sprintf("%s: %s? y or n", of, d.what)
 		if d.change.Mode != nil && *d.change.Mode != pool.Ready.String() {
-			text = fmt.Sprintf("%s, with %s: %s? y or n", of, counted(d.target.Sessions, "session"), d.what)
+			of += ", with " + counted(d.target.Sessions, "session")
+			if d.fleet {
+				of += " here"
+			}
 		}
-		return text
+		where := ""
+		if d.fleet {
+			where = " on all nodes"
+		}
+		return fmt.Sprintf("%s: %s%s? y or n", of, d.what, where)
 	}
 	return ""
 }

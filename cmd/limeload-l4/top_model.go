@@ -141,8 +141,8 @@ func (m *topModel) change(b admin.Backend, change admin.BackendChange) tea.Cmd {
 		ctx, cancel := m.remote.bounded(m.ctx)
 		defer cancel()
 		now, err := m.remote.client.ChangeBackend(ctx, b.Pool, b.Name, change)
-		return topChanged{now, fmt.Sprintf("%s of pool %s: weight %d, mode %s", b.Name, b.Pool, now.Weight, now.Mode),
-			err}
+		return topChanged{now, fmt.Sprintf("%s of pool %s: weight %d, mode %s%s", b.Name, b.Pool, now.Weight, now.Mode,
+			sharingText(now.Sharing)), err}
 	}
 }
 

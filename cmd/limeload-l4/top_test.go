@@ -238,6 +238,10 @@ func TestTopChanges(t *testing.T) {
 	u.want(u.press("esc"), "!instead")
 	u.want(u.press("w", "3", "enter"), "that is its weight now")
 	u.press("esc")
+	u.shot.Fleet = &admin.FleetSummary{Name: "edge", Node: "a", Connected: true, Nodes: 2, Ready: 2}
+	u.want(u.press("m", "d"), "b2 of pool redis, with 2 sessions here: mode drain instead of", " on all nodes? y or n")
+	u.press("n")
+	u.shot.Fleet = nil
 	refusing(t, &admin.Problem{Type: "/problems/x", Status: http.StatusForbidden, Detail: "not \x1b[2Jallowed"})
 	client, err := admin.NewClient(admin.ClientOptions{Address: os.Getenv(adminVariable)})
 	if err != nil {

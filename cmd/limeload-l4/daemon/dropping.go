@@ -11,24 +11,35 @@ import (
 // poolGone is the reason why run-time changes end with their pool.
 const poolGone = "the configuration has no such pool any more"
 
+// fleetKeeps is added to the reason if the fleet shares a change that ends here.
+const fleetKeeps = "; the fleet keeps it, and it is in force again when the configuration is as before"
+
+// whyDropped returns the reason why a run-time change ends, and what becomes of it.
+func whyDropped(diff *admin.Difference, reason string) string {
+	if diff.Fleet {
+		return reason + fleetKeeps
+	}
+	return reason
+}
+
 // runTimeChanges returns the run-time changes that stay in force after a proposal, and those that end, with the reason.
 func (d *Daemon) runTimeChanges(p *proposal) (staying []admin.Difference, dropped []admin.Dropped) {
 	staying, dropped = []admin.Difference{}, []admin.Dropped{}
 	for _, pp := range p.pools {
 		source := d.endingSource(pp)
 		for _, o := range pp.served.pool.Overrides() {
-			for _, diff := range differencesOf(pp.conf.Name, o) {
+			for _, diff := range d.fleet.marked(differencesOf(pp.conf.Name, o)) {
 				if source != "" && o.Source == source {
 					dropped = append(dropped, admin.Dropped{
 						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running,
-						Why: pool.OverruledAbsent.String(),
+						Why: whyDropped(&diff, pool.OverruledAbsent.String()),
 					})
 					continue
 				}
 				if u, ends := pp.overruled(o, diff.What); ends {
 					dropped = append(dropped, admin.Dropped{
 						Pool: diff.Pool, Backend: diff.Backend, What: diff.What, File: fileValue(diff.What, u),
-						Running: diff.Running, Why: u.Why.String(),
+						Running: diff.Running, Why: whyDropped(&diff, u.Why.String()),
 					})
 					continue
 				}
@@ -41,9 +52,10 @@ func (d *Daemon) runTimeChanges(p *proposal) (staying []admin.Difference, droppe
 	}
 	for _, s := range p.gone {
 		for _, o := range s.pool.Overrides() {
-			for _, diff := range differencesOf(s.pool.Name(), o) {
+			for _, diff := range d.fleet.marked(differencesOf(s.pool.Name(), o)) {
 				dropped = append(dropped, admin.Dropped{
-					Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running, Why: poolGone,
+					Pool: diff.Pool, Backend: diff.Backend, What: diff.What, Running: diff.Running,
+					Why: whyDropped(&diff, poolGone),
 				})
 			}
 		}
@@ -94,10 +106,16 @@ func fileValue(what string, u pool.Unapplied) string {
 	return u.Now.Addr.String()
 }
 
-// logDropped logs how many changes end with a pool that the configuration no longer has. For pools that stay, their
-// events report it.
+// logDropped logs how many changes end with a pool that the configuration no longer has, without those that the fleet
+// keeps. For pools that stay, their events report it.
 func (d *Daemon) logDropped(s *served) {
-	if n := len(s.pool.Overrides()); n > 0 {
+	n := 0
+	for _, o := range s.pool.Overrides() {
+		if _, own := d.fleet.ownPart(s.pool.Name(), o); own {
+			n++
+		}
+	}
+	if n > 0 {
 		d.log.Warn().Str("pool", s.pool.Name()).Int("changes", n).
 			Str("event", "run_time_change_dropped").Msg("run-time changes dropped: " + poolGone)
 	}

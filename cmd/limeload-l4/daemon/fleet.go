@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
 	"github.com/limeload/limeload-l4/conf"
@@ -100,6 +101,9 @@ func (m *membership) afterReload() {
 		m.changed()
 		m.shares.apply()
 		m.tickets.poke()
+		for name := range m.daemon.servedPools() {
+			m.poolChanged(name) // a change may have come after preparePool, for a pool that was not there yet
+		}
 	}
 }
 
@@ -118,12 +122,18 @@ func (m *membership) start() {
 	m.working.Go(func() { m.tickets.run(ctx) })
 }
 
+// leaveWithin bounds how long an etcd that does not answer delays the end of the process. Then the other nodes learn of
+// it when the lease ends.
+const leaveWithin = 2 * time.Second
+
 // end leaves the fleet, so that the others know at once; if a new process has taken over, it goes on in this one's
 // place. Nothing happens for nil, nor at a second call.
 func (m *membership) end(replaced bool) {
 	if m == nil || m.stop == nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
+	defer cancel()
 	if !replaced {
 		m.members.leave()
 	}
@@ -131,7 +141,7 @@ func (m *membership) end(replaced bool) {
 	m.stop = nil
 	m.working.Wait()
 	if !replaced {
-		m.fleet.Leave(context.Background())
+		m.fleet.Leave(ctx)
 	}
 }
 

@@ -167,6 +167,17 @@ func (c *sharedChange) takeRule(listener, prefix string, saved *savedAccessRule)
 	return nil
 }
 
+// forgotten returns the end of a change that the fleet has forgotten.
+func (c *sharedChange) forgotten(now time.Time) *sharedChange {
+	end := *c
+	end.record = fleet.Record{At: now, Undone: true}
+	end.id, end.deadline, end.setting.Overrides = idOf(end.record), time.Time{}, nil
+	return &end
+}
+
+// isForgotten reports whether the change is one of forgotten.
+func (c *sharedChange) isForgotten() bool { return c.record.Serial == 0 }
+
 // isOver reports whether the change is about an access rule whose time has passed.
 func (c *sharedChange) isOver(now time.Time) bool {
 	return c.isRule && !c.record.Undone && c.rule.over(now)

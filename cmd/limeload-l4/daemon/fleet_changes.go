@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,8 +17,13 @@ const (
 	// together make one snapshot of a pool.
 	takePause = 20 * time.Millisecond
 	// maxChangeLines bounds how many changes of other nodes are logged at once, each on a line of its own. A node that
-	// was away may have missed thousands.
+	// was away may have missed thousands, and a later version of the program may make many that this one does not know.
 	maxChangeLines = 20
+	// seenEvery is how often the state file is written at least while there is a connection, since it says when that was.
+	// A node that was away for long undoes what etcd does not have any more.
+	seenEvery = 24 * time.Hour
+	// maxErrorText bounds the text of an error about a change, which may quote its value.
+	maxErrorText = 300
 )
 
 // The settings of a backend besides pool.FieldThere, see pool.OverrideFields.
@@ -61,12 +67,7 @@ func newSharedChanges(m *membership) *sharedChanges {
 }
 
 // poke makes run look at the records. It never blocks.
-func (p *sharedChanges) poke() {
-	select {
-	case p.wake <- struct{}{}:
-	default: // it will look anyway
-	}
-}
+func (p *sharedChanges) poke() { wake(p.wake) }
 
 // poolChanged says that backends of a pool, or the descriptions by their sources, may have changed. Nothing happens for
 // nil.
@@ -84,10 +85,17 @@ func (m *membership) poolChanged(name string) {
 func (p *sharedChanges) run(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
+	seen := time.NewTicker(seenEvery)
+	defer seen.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-seen.C:
+			if p.membership.fleet.Link().Up {
+				p.membership.daemon.saveOrLog()
+			}
+			continue
 		case <-p.wake:
 		}
 		pause.Reset(takePause)
@@ -128,10 +136,15 @@ func (p *sharedChanges) collect(records map[string]fleet.Record) (t *taking, cha
 	defer p.mu.Unlock()
 	t = newTaking(p.membership.daemon, p.stale)
 	p.stale = make(map[string]bool)
-	maps.DeleteFunc(p.taken, func(key string, _ *sharedChange) bool { _, is := records[key]; return !is })
-	maps.DeleteFunc(p.wrong, func(key string, _ changeID) bool { _, is := records[key]; return !is })
+	changed = p.forgetLocked(records)
+	for _, c := range changed {
+		t.add(c)
+	}
 	for key, r := range records {
-		c, reset := p.nextLocked(key, r)
+		c, reset, err := p.nextLocked(key, r)
+		if err != nil {
+			t.ignore(key, r, err)
+		}
 		if c == nil {
 			continue
 		}
@@ -146,28 +159,43 @@ func (p *sharedChanges) collect(records map[string]fleet.Record) (t *taking, cha
 			t.again(c)
 		}
 	}
+	t.logIgnored()
 	return t, changed
 }
 
+// forgetLocked forgets the changes that the fleet has forgotten, and returns the ends of those that still hold here.
+// They were undone while this node was away, for so long that the fleet does not remember that either. mu is held.
+func (p *sharedChanges) forgetLocked(records map[string]fleet.Record) (ends []*sharedChange) {
+	maps.DeleteFunc(p.wrong, func(key string, _ changeID) bool { _, is := records[key]; return !is })
+	now := wallNow()
+	for key, c := range p.taken {
+		if _, is := records[key]; is {
+			continue
+		}
+		delete(p.taken, key)
+		if _, local := p.local[key]; !local && !c.record.Undone && !c.isOver(now) {
+			ends = append(ends, c.forgotten(now))
+		}
+	}
+	return ends
+}
+
 // nextLocked returns the change in a record if it is new here, and whether the setting must go back to what its source
-// says if the record was undone; nil if it is not new, or cannot be understood. mu is held.
-func (p *sharedChanges) nextLocked(key string, r fleet.Record) (c *sharedChange, reset bool) {
+// says if the record was undone; nil if it is not new, or cannot be understood. The error says why, once. mu is held.
+func (p *sharedChanges) nextLocked(key string, r fleet.Record) (c *sharedChange, reset bool, err error) {
 	id, before := idOf(r), p.taken[key]
 	if before != nil && before.id == id || p.wrong[key] == id {
-		return nil, false
+		return nil, false, nil
 	}
-	c, err := parseChange(key, r)
-	if err != nil {
+	if c, err = parseChange(key, r); err != nil {
 		p.wrong[key] = id
-		p.membership.daemon.log.Warn().Str("key", short(key)).Str("node", short(r.Node)).AnErr("err", err).
-			Str("event", "fleet_change_ignored").Msg("a shared run-time change cannot be understood, and is ignored")
-		return nil, false
+		return nil, false, err
 	}
 	overruled, local := p.local[key]
 	if local && overruled != id {
 		delete(p.local, key)
 	}
-	return c, before != nil && !before.record.Undone || local && overruled != id
+	return c, before != nil && !before.record.Undone || local && overruled != id, nil
 }
 
 // A taking is a set of shared changes that are put in force together. One goroutine uses it.
@@ -178,6 +206,7 @@ type taking struct {
 	has      map[*sharedChange]bool // what is in settings
 	rules    []*sharedChange
 	drains   []*sharedChange // new changes of modes
+	ignored  int             // records that cannot be understood
 }
 
 func newTaking(d *Daemon, pools map[string]bool) *taking {
@@ -196,6 +225,27 @@ func (t *taking) add(c *sharedChange) {
 		t.drains = append(t.drains, c)
 	}
 	t.again(c)
+}
+
+// ignore notes and logs that a record cannot be understood.
+func (t *taking) ignore(key string, r fleet.Record, err error) {
+	if t.ignored++; t.ignored > maxChangeLines {
+		return
+	}
+	text := err.Error()
+	if len(text) > maxErrorText {
+		text = strings.ToValidUTF8(text[:maxErrorText], "") + "..."
+	}
+	t.daemon.log.Warn().Str("key", short(key)).Str("node", short(r.Node)).Str("err", text).
+		Str("event", "fleet_change_ignored").Msg("a shared run-time change cannot be understood, and is ignored")
+}
+
+// logIgnored logs how many more records cannot be understood.
+func (t *taking) logIgnored() {
+	if more := t.ignored - maxChangeLines; more > 0 {
+		t.daemon.log.Warn().Int("changes", more).Str("event", "fleet_change_ignored").
+			Msg("more shared run-time changes cannot be understood, and are ignored")
+	}
 }
 
 // again adds a change of a setting that was put in force before, unless it was added already.
@@ -278,6 +328,11 @@ func (p *sharedChanges) logTaken(changes []*sharedChange) {
 			log.Info().Int("changes", len(changes)-i).Str("event", "fleet_changes").
 				Msg("more run-time changes of other nodes; `limeload-l4 fleet changes` lists all")
 			return
+		}
+		if c.isForgotten() {
+			log.Info().Str("change", c.about()).Str("event", "fleet_change_forgotten").
+				Msg("a shared run-time change was undone while this node was away")
+			continue
 		}
 		value := c.value()
 		if c.record.Undone {

@@ -1,15 +1,11 @@
 package daemon
 
 import (
-	"fmt"
 	"maps"
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
 	"github.com/limeload/limeload-l4/pool"
 )
-
-// maxSavedChanges bounds the shared changes of a state file, as the fleet does in etcd.
-const maxSavedChanges = 100_000
 
 // A savedFleet is the part of a state file with the changes that the nodes of a fleet share, so that a restart without
 // etcd still knows them.
@@ -100,12 +96,4 @@ func (p *sharedChanges) restore(s *savedFleet) {
 		p.membership.daemon.log.Info().Int("changes", len(changed)).Str("event", "fleet_changes_restored").
 			Msg("shared run-time changes restored")
 	}
-}
-
-// checkFleet returns an error for shared changes that no state file of this program has.
-func (s *savedFleet) check() error {
-	if s != nil && (len(s.Records) > maxSavedChanges || len(s.Local) > maxSavedChanges) {
-		return fmt.Errorf("it has more than %d shared changes", maxSavedChanges)
-	}
-	return nil
 }

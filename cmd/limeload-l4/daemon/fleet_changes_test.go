@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -9,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/fleet"
+	"github.com/limeload/limeload-l4/conf"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -97,7 +101,12 @@ func TestTake(t *testing.T) {
 			return take(recordOf(t, 6, sharedValue{Overrides: []savedOverride{toSaved(pool.Override{
 				Kind: pool.OverrideChanged, Source: b.Source, Base: b.Given, Weight: &heavy})}}))
 		}, 1, 1, true, false},
-		{"forgotten", func() int { return len(p.take(nil)) }, 0, 1, false, false},
+		{"of the same base again", func() int { return take(weightOf(t, d, 7, 8)) }, 1, 8, true, false},
+		{"forgotten by the fleet while it holds", func() int { return len(p.take(nil)) }, 1, 1, false, false},
+		{"nothing", func() int { return len(p.take(nil)) }, 0, 1, false, false},
+		{"once more", func() int { return take(weightOf(t, d, 8, 8)) }, 1, 8, true, false},
+		{"a local change over that", func() int { local(9); return 0 }, 0, 9, false, true},
+		{"forgotten under it", func() int { return len(p.take(nil)) }, 0, 9, false, true},
 	} {
 		changed := step.do()
 		state := d.collectState()
@@ -106,6 +115,56 @@ func TestTake(t *testing.T) {
 			t.Errorf("%s: %d changes, weight %d, shared %v, own %v; want %+v", step.what, changed, weight(d),
 				d.fleet.shared(key), state.Pools, step)
 		}
+	}
+}
+
+// TestTakeForgotten: what the fleet has forgotten ends here, also an added backend and an access rule.
+func TestTakeForgotten(t *testing.T) {
+	t.Parallel()
+	d := fleetDaemon(t)
+	added := settingKey("web", "x", pool.FieldThere)
+	records := map[string]fleet.Record{
+		added: recordOf(t, 1, sharedValue{Overrides: []savedOverride{{What: string(pool.OverrideAdded), Base: savedBackend{
+			Name: "x", Address: pool.At(netip.MustParseAddrPort("192.0.2.1:1")), Weight: 1, Mode: "ready"}}}}),
+		accessKey(ruleKeyOf(t, "192.0.2.0/24")): recordOf(t, 1, sharedValue{
+			Rule: &savedAccessRule{Prefix: "192.0.2.0/24", Action: admin.ActionDeny}}),
+	}
+	p := d.fleet.changes
+	if n := len(p.take(records)); n != 2 || d.rules.len() != 1 || !hasBackend(d, "x") {
+		t.Fatalf("%d changes, %d rules, the backend is there: %v", n, d.rules.len(), hasBackend(d, "x"))
+	}
+	delete(records, added)
+	if n := len(p.take(records)); n != 1 || d.rules.len() != 1 || hasBackend(d, "x") {
+		t.Errorf("%d changes, %d rules, the backend is there: %v", n, d.rules.len(), hasBackend(d, "x"))
+	}
+	if n := len(p.take(nil)); n != 1 || d.rules.len() != 0 {
+		t.Errorf("%d changes, %d rules", n, d.rules.len())
+	}
+}
+
+func hasBackend(d *Daemon, id string) bool {
+	_, known := d.pools["web"].pool.Backend(id)
+	return known
+}
+
+// TestTakeUnknown: changes of a later version, however many and large, take a few short lines of the log.
+func TestTakeUnknown(t *testing.T) {
+	t.Parallel()
+	d := fleetDaemon(t)
+	var log bytes.Buffer
+	d.log = zerolog.New(&log)
+	records := make(map[string]fleet.Record)
+	for i := range 100 {
+		r := recordOf(t, i+1, sharedValue{Overrides: []savedOverride{{What: strings.Repeat("x", maxChangeBytes/2)}}})
+		records[settingKey("web", fmt.Sprint(i), fieldWeight)] = r
+	}
+	for range 2 {
+		if n := len(d.fleet.changes.take(records)); n != 0 {
+			t.Errorf("%d changes were taken", n)
+		}
+	}
+	if lines := strings.Count(log.String(), "\n"); lines != maxChangeLines+1 || log.Len() > lines*1000 {
+		t.Errorf("%d lines of %d bytes:\n%.3000s", lines, log.Len(), log.String())
 	}
 }
 
@@ -148,6 +207,48 @@ func TestGive(t *testing.T) {
 	if got, want := valuesOf(d), "access//192.0.2.0%2F24 deny, backends/web/127.0.0.1:7998/mode , "+
 		"backends/web/127.0.0.1:7998/there removed, backends/web/127.0.0.1:7998/weight , backends/web/x/there "; got != want {
 		t.Errorf("then the fleet has %s, want %s", got, want)
+	}
+}
+
+// TestPlanOfShared: a plan says of each run-time change whether the fleet shares it, and of one that ends here that the
+// fleet keeps it.
+func TestPlanOfShared(t *testing.T) {
+	t.Parallel()
+	d := fleetDaemon(t)
+	seven, five := 7, 5
+	set(t, d, admin.BackendChange{Weight: &seven})
+	set(t, d, admin.BackendChange{MaxSessions: &five, Local: true})
+	planned := func(pool string) (staying []admin.Difference, dropped []admin.Dropped) {
+		t.Helper()
+		cfg, err := conf.Parse("lb.toml", []byte(strings.NewReplacer("[pool.web]", "[pool."+pool+"]",
+			`pool = "web"`, fmt.Sprintf("pool = %q", pool)).Replace(goodConfig)+unreachedFleet))
+		if err == nil {
+			cfg.Listeners[0].Binds = d.config().Listeners[0].Binds
+			var p *proposal
+			if p, err = d.propose(cfg, newFiles("lb.toml")); err == nil {
+				return d.runTimeChanges(p)
+			}
+		}
+		t.Fatal(err)
+		return nil, nil
+	}
+	staying, dropped := planned("web")
+	if len(staying) != 2 || len(dropped) != 0 {
+		t.Fatalf("%+v stay and %+v end", staying, dropped)
+	}
+	for _, diff := range staying {
+		if diff.Fleet != (diff.What == "weight") {
+			t.Errorf("%+v", diff)
+		}
+	}
+	staying, dropped = planned("other")
+	if len(staying) != 0 || len(dropped) != 2 {
+		t.Fatalf("without the pool %+v stay and %+v end", staying, dropped)
+	}
+	for _, diff := range dropped {
+		if want := map[string]string{"weight": poolGone + fleetKeeps, "max_sessions": poolGone}[diff.What]; diff.Why != want {
+			t.Errorf("%s ends because %q, want %q", diff.What, diff.Why, want)
+		}
 	}
 }
 

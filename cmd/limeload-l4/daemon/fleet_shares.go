@@ -46,12 +46,7 @@ type limitShares struct {
 
 func newLimitShares(m *membership) *limitShares {
 	p := &limitShares{membership: m, changed: make(chan struct{}, 1)}
-	m.fleet.Observe(fleet.Nodes, func([]string) {
-		select {
-		case p.changed <- struct{}{}:
-		default:
-		}
-	})
+	m.fleet.Observe(fleet.Nodes, func([]string) { wake(p.changed) })
 	return p
 }
 

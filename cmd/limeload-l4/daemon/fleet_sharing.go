@@ -137,7 +137,7 @@ func (g *giving) await() *admin.Sharing {
 	case g.changes == nil:
 		return nil
 	case g.from.Local:
-		return &admin.Sharing{Why: "it is for this node alone"}
+		return &admin.Sharing{Why: "as asked"}
 	case g.refused != nil:
 		return &admin.Sharing{Why: "it cannot be shared: " + g.refused.Error()}
 	}
@@ -172,6 +172,9 @@ func (g *giving) answer(b admin.Backend, err error) (admin.Backend, error) {
 // whyNotShared says why etcd does not have a change.
 func whyNotShared(l fleet.Link) string {
 	const then = "; it is shared as soon as that is possible"
+	if l.Up && l.Err != nil {
+		return "etcd refuses it: " + l.Err.Error() + then
+	}
 	if l.Up {
 		return fmt.Sprintf("etcd at %s has not answered within %s", l.Endpoint, shareWait) + then
 	}
@@ -196,7 +199,7 @@ func (m *membership) shared(key string) bool {
 	return !local && c != nil && !c.record.Undone
 }
 
-// marked marks the differences of a backend that the fleet shares.
+// marked marks the differences of a backend that the fleet shares. Nothing happens for nil.
 func (m *membership) marked(differences []admin.Difference) []admin.Difference {
 	for i, d := range differences {
 		field := d.What

@@ -54,12 +54,7 @@ func newSharedTickets(m *membership) *sharedTickets {
 }
 
 // poke makes run look again. It never blocks.
-func (p *sharedTickets) poke() {
-	select {
-	case p.changed <- struct{}{}:
-	default:
-	}
-}
+func (p *sharedTickets) poke() { wake(p.changed) }
 
 // run works until ctx is done.
 func (p *sharedTickets) run(ctx context.Context) {

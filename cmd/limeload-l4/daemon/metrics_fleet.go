@@ -28,6 +28,12 @@ func (c *catalog) ofFleet(d *Daemon) part {
 			"So many writes to the fleet's etcd have failed; they are repeated.")
 		changes = c.counter("limeload_fleet_key_changes_total",
 			"The fleet's etcd has told the node of so many changes of keys.")
+		ignored = c.counter("limeload_fleet_ignored_total",
+			"The node has ignored so many keys and values in etcd: they are not the fleet's, are too large or cannot be read.")
+		unshared = c.counter("limeload_fleet_unshared_total",
+			"So many values and changes of this node could not be shared, since they are too large or too many.")
+		repairs = c.counter("limeload_fleet_repairs_total",
+			"The node has written so many shared records again that etcd had lost.")
 	)
 	states := labelsFor("state", "ready", "not_ready")
 	return func(to sink) {
@@ -49,5 +55,8 @@ func (c *catalog) ofFleet(d *Daemon) part {
 		to.put(writes, float64(stats.Writes))
 		to.put(failures, float64(stats.WriteFailures))
 		to.put(changes, float64(stats.Changes))
+		to.put(ignored, float64(stats.Ignored))
+		to.put(unshared, float64(stats.Refused))
+		to.put(repairs, float64(stats.Repairs))
 	}
 }

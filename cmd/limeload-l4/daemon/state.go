@@ -14,8 +14,9 @@ import (
 	"github.com/limeload/limeload-l4/conf/file"
 )
 
-// maxStateBytes bounds how much is read of a state file. Ten thousand changed backends need far less.
-const maxStateBytes = 64 << 20
+// maxStateBytes bounds a state file. Ten thousand changed backends need far less; 64 MiB of a fleet's records, which is
+// as much as a node keeps, may have twice as much in the file.
+const maxStateBytes = 256 << 20
 
 // damagedSuffix is added to the name of a state file that could not be read.
 const damagedSuffix = ".damaged"
@@ -26,6 +27,7 @@ const damagedSuffix = ".damaged"
 type stateStore struct {
 	// set once, then read-only
 	path    string // "" means that nothing is kept and that save always succeeds
+	most    int    // bytes that the file may have
 	disk    disk
 	collect func() any // returns the whole state, to be encoded as JSON
 
@@ -75,7 +77,9 @@ func realDisk() disk {
 }
 
 func newStateStore(path string, collect func() any) *stateStore {
-	return &stateStore{path: path, disk: realDisk(), collect: collect, turn: sync.Cond{L: new(sync.Mutex)}}
+	return &stateStore{
+		path: path, most: maxStateBytes, disk: realDisk(), collect: collect, turn: sync.Cond{L: new(sync.Mutex)},
+	}
 }
 
 // save writes the current state and returns once it is on the disk. Concurrent saves share a write.
@@ -137,6 +141,9 @@ func (s *stateStore) write() error {
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
+	if len(data) >= s.most { // with the end of the line, the next process could not read it
+		return fmt.Errorf("write state %s: there are more than %d bytes", s.path, s.most)
+	}
 	next := s.path + ".new"
 	f, err := s.disk.create(next)
 	if err != nil {
@@ -162,12 +169,12 @@ func (s *stateStore) load(state any) error {
 	if s.path == "" {
 		return nil
 	}
-	data, err := file.Read(s.path, maxStateBytes)
+	data, err := file.Read(s.path, s.most)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, file.ErrTooLarge):
-		return s.setAside(fmt.Errorf("it has more than %d bytes", maxStateBytes))
+		return s.setAside(fmt.Errorf("it has more than %d bytes", s.most))
 	case err != nil:
 		return fmt.Errorf("read state: %w", err)
 	}

@@ -308,6 +308,25 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+// TestStateTooLarge: a state that the next process could not read does not replace the one that it can.
+func TestStateTooLarge(t *testing.T) {
+	t.Parallel()
+	state := strings.Repeat("x", 7)
+	s := newStateStore(filepath.Join(t.TempDir(), "state.json"), func() any { return state })
+	s.most = len(state) + len("\"\"\n")
+	if err := s.save(); err != nil {
+		t.Fatal(err)
+	}
+	state += "y"
+	if err := s.save(); err == nil {
+		t.Error("a state that is too large was saved")
+	}
+	var read string
+	if err := s.load(&read); err != nil || read+"y" != state {
+		t.Errorf("then the file has %q, %v", read, err)
+	}
+}
+
 // TestStateThroughLinks: links in the place of the new file are replaced, and their targets stay as they are.
 func TestStateThroughLinks(t *testing.T) {
 	folder := t.TempDir()

@@ -197,9 +197,6 @@ func (d *Daemon) restore(state savedState) error {
 		}
 	}
 	rules, err := parseSavedRules(state.Access)
-	if err == nil {
-		err = state.Fleet.check()
-	}
 	if err != nil {
 		return err
 	}

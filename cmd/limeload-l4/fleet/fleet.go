@@ -83,6 +83,8 @@ type Fleet struct {
 	lease int64 // 0 for none
 	owner owner // of this node's name, as etcd has it
 
+	unweighed int // bytes that etcd has delivered since weighLocked
+
 	said   map[string]*saying  // by key
 	unsaid map[string]struct{} // keys of said that etcd does not have yet
 	heard  *tree[heard]        // what etcd has, but for records

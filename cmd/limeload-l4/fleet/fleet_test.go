@@ -157,6 +157,7 @@ func TestBounds(t *testing.T) {
 		{key, []byte(`{`), nil},
 		{Checks + "x", []byte(`1`), ErrBadKey},
 		{Changes + strings.Repeat("x", MaxKeyBytes), []byte(`1`), ErrBadKey},
+		{Changes + strings.Repeat("x/", maxParts-1) + "x", []byte(`1`), ErrBadKey},
 		{Changes + "a b", []byte(`1`), ErrBadKey}, // not escaped
 		{Changes, []byte(`1`), ErrBadKey},
 	} {
@@ -171,7 +172,7 @@ func TestBounds(t *testing.T) {
 	}
 	a.Say(Checks+"y", []byte("old"))
 	a.Say(Checks+"y", large)
-	if s := a.Stats(); s.Refused != 8 || s.Records != 0 {
+	if s := a.Stats(); s.Refused != 9 || s.Records != 0 {
 		t.Errorf("%+v", s)
 	}
 	for _, put := range [][2]string{
@@ -233,6 +234,8 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"serial":1,"node":"a","at":"2026-01-01T00:00:00Z","until":"2026-01-02T00:00:00Z","value":{"a": "<"}}`))
 	f.Add([]byte(`{"serial":9007199254740993,"node":"a"}`))
 	f.Add([]byte(`{"serial":1,"value":null,"by":"\u0000","undone":true}`))
+	f.Add([]byte(`{"serial":1,"node":"a","at":"0000-01-01T00:00:00+01:00"}`)) // the year -1 in UTC
+	f.Add([]byte(`{"serial":1,"node":"a","at":"2026-01-01T00:00:00Z","until":"9999-12-31T23:59:59-01:00"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r, is := parseRecord(text)
 		if !is {

@@ -24,11 +24,18 @@ const (
 	// MaxKeyBytes bounds a key, without the fleet's prefix. The longest ones have the names of a pool, a backend and a
 	// node, of up to 64 bytes each, and an address.
 	MaxKeyBytes = 1024
+	// maxParts bounds the parts of a key, since each of them may take some hundred bytes of memory (see tree). Keys of this
+	// version have up to 5.
+	maxParts = 8
 	// MaxValueBytes bounds the value of a key. A transaction of several values stays far below the 1.5 MiB that etcd
 	// allows by default.
 	MaxValueBytes = 64 << 10
 	// maxKeys bounds the keys of a fleet: 10,000 backends with two verdicts and two changes each, and as much again.
 	maxKeys = 100_000
+	// maxBytes bounds all that a node keeps of a fleet, as Session.Read of package etcd does at the start of a session.
+	maxBytes = 64 << 20
+	// weighEvery is how much etcd delivers until a node looks again how much it keeps.
+	weighEvery = 8 << 20
 	// maxTextBytes bounds the name of a node, and other texts that people read.
 	maxTextBytes = 256
 )
@@ -81,7 +88,7 @@ func ours(key string) bool {
 	if key == Tickets {
 		return true
 	}
-	if len(key) > MaxKeyBytes {
+	if len(key) > MaxKeyBytes || strings.Count(key, "/") >= maxParts {
 		return false
 	}
 	for _, beginning := range [...]string{Nodes, Tables, Checks, Changes} {

@@ -33,11 +33,19 @@ func (f *Fleet) linkUp(endpoint string) {
 	f.report(l)
 }
 
-// linkDown records why there is no connection, and reports it. A change that was not written in time is one that was
-// made without a connection: there may be later ones when it is written.
+// linkDown records why there is no connection, and reports it.
 func (f *Fleet) linkDown(endpoint string, err error) {
-	now := time.Now()
 	f.mu.Lock()
+	f.loseLinkLocked(endpoint, err)
+	l := f.link
+	f.mu.Unlock()
+	f.report(l)
+}
+
+// loseLinkLocked records why there is no connection. A change that was not written in time is one that was made without
+// a connection: there may be later ones when it is written. Fleet.mu is held.
+func (f *Fleet) loseLinkLocked(endpoint string, err error) {
+	now := time.Now()
 	since := now
 	if f.link.Up {
 		f.contact = now
@@ -50,9 +58,6 @@ func (f *Fleet) linkDown(endpoint string, err error) {
 			k.state = changedAway
 		}
 	}
-	l := f.link
-	f.mu.Unlock()
-	f.report(l)
 }
 
 // setTrouble records why etcd refuses what this node writes, nil for nothing, and reports it.

@@ -70,10 +70,10 @@ func (f *Fleet) taken() error {
 	switch {
 	case o.revision == 0 || o.Instance == "" || o.Instance == f.o.Instance || o.Instance == f.o.Before:
 		return nil
-	case o.After == f.o.Instance:
-		return ErrReplaced
 	case o.isDead(f.process):
 		return nil
+	case o.After == f.o.Instance:
+		return ErrReplaced
 	}
 	return fmt.Errorf("%w: %q, on host %q, since %s: give each node its own name with fleet.node",
 		ErrNameTaken, f.o.Node, plain(o.Host), o.Since.UTC().Format(time.RFC3339))

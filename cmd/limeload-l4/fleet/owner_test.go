@@ -48,8 +48,8 @@ func TestNameTaken(t *testing.T) {
 	second.awaitSettled(t)
 }
 
-// TestTakeOver: the new process of an upgrade has the name at once, and the old one ends without a report. What the old
-// one has said stays until the new one says it.
+// TestTakeOver: the new process of an upgrade has the name at once, and the old one goes on without a report. What the
+// old one has said stays until the new one says it.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	server := startEtcd(t)
@@ -65,10 +65,8 @@ func TestTakeOver(t *testing.T) {
 	if took := time.Since(began); took > leaseTime/2 {
 		t.Errorf("the new process has the name after %v", took)
 	}
-	old.running.Wait()
-	if err := old.Link().Err; !errors.Is(err, ErrReplaced) {
-		t.Errorf("the old process: %v", err)
-	}
+	old.awaitReplaced(t)
+	old.kill()
 	old.Leave(t.Context()) // does nothing
 	if got := other.HeardOf(Checks + "x"); string(got) != "1" {
 		t.Errorf("what the old process has said is %q", got)
@@ -87,6 +85,41 @@ func TestTakeOver(t *testing.T) {
 	if _, down, _ := old.reports(); down != 0 {
 		t.Errorf("the old process has reported %d losses", down)
 	}
+}
+
+// awaitReplaced waits until a node knows that a new process has its name.
+func (n *testNode) awaitReplaced(t *testing.T) {
+	t.Helper()
+	harness.Eventually(t, n.o.Instance+" is replaced", func() error {
+		if err := n.Link().Err; !errors.Is(err, ErrReplaced) {
+			return fmt.Errorf("error %w", err)
+		}
+		return nil
+	})
+}
+
+// TestTakeOverFails: if the new process of an upgrade takes the name and does not stay, the old one has it again, and
+// writes what was changed meanwhile.
+func TestTakeOverFails(t *testing.T) {
+	t.Parallel()
+	server := startEtcd(t)
+	old := startNode(t, Options{Node: "a", Instance: "old", Endpoints: []string{server.Endpoint}})
+	other := startNode(t, Options{Node: "b", Endpoints: []string{server.Endpoint}})
+	awaitNodes(t, 2, old, other)
+	started := startNode(t, Options{Node: "a", Instance: "new", Before: "old", Endpoints: []string{server.Endpoint}})
+	started.awaitSettled(t)
+	old.awaitReplaced(t)
+	old.set(Changes+"x", "1")
+	started.kill()
+	started.Leave(t.Context())
+	old.awaitSettled(t)
+	awaitRecord(t, Changes+"x", "1", other)
+	harness.Eventually(t, "the old process has the name", func() error {
+		if n := other.Nodes(); len(n) != 2 || n[0].Instance != "old" {
+			return fmt.Errorf("%+v, link %+v", n, old.Link())
+		}
+		return nil
+	})
 }
 
 // TestCrashed: the next process on the same machine does not wait for the end of a dead one's lease.

@@ -24,7 +24,8 @@ const (
 	// maxSerial is the highest serial: JSON numbers are exact up to there in other programs too. The serial of a further
 	// change stays there, and then the later change holds.
 	maxSerial = 1 << 53
-	// maxYear bounds the time of a record, since JSON has none after the year 9999.
+	// maxYear bounds the times of a record: JSON has none after the year 9999, nor before the year 0. A text can have such
+	// a time all the same, by its time zone.
 	maxYear = 9000
 	// maxRecordBytes bounds a record in etcd: its value, and the other fields.
 	maxRecordBytes = MaxValueBytes + 4*maxTextBytes
@@ -52,12 +53,18 @@ func (r Record) normal() (Record, error) {
 		return r, fmt.Errorf("node: unusual name")
 	case r.Serial > maxSerial:
 		return r, fmt.Errorf("serial: above %d", maxSerial)
-	case r.At.Year() > maxYear || r.Until.Year() > maxYear:
-		return r, fmt.Errorf("time: after the year %d", maxYear)
+	case !isWritable(r.At) || !isWritable(r.Until):
+		return r, fmt.Errorf("time: not in the years 1 to %d", maxYear)
 	}
 	r.Value, r.By = value, plain(r.By)
 	r.At, r.Until = r.At.UTC().Round(0), r.Until.UTC().Round(0)
 	return r, nil
+}
+
+// isWritable reports whether JSON can have a time in UTC.
+func isWritable(t time.Time) bool {
+	year := t.UTC().Year()
+	return year >= 1 && year <= maxYear
 }
 
 // compact returns JSON as json.Marshal writes it; nil for nothing.

@@ -21,10 +21,14 @@ const (
 	mostDoublings = 4
 	// refusedPause is such a pause after an answer that another attempt will not change soon.
 	refusedPause = 2 * time.Second
+	// fullPause is such a pause if there are too many keys: each attempt may read 64 MiB of them.
+	fullPause = 10 * time.Second
 )
 
-// Run keeps the connection until ctx is done, or a new process takes over this node's name. Then this node's keys stay
-// until Leave, or until its lease ends.
+// Run keeps the connection until ctx is done. Then this node's keys stay until Leave, or until its lease ends.
+//
+// If a new process takes over this node's name, this one says and writes nothing more. It goes on if the new one does
+// not stay: an upgrade may still fail then.
 func (f *Fleet) Run(ctx context.Context) {
 	// Each node begins with another member, so that they share the work.
 	endpoints := f.endpointsFrom(f.o.Endpoints[rand.N(len(f.o.Endpoints))])
@@ -37,13 +41,16 @@ func (f *Fleet) Run(ctx context.Context) {
 		}
 		if errors.Is(err, ErrReplaced) {
 			f.replaced(endpoint, err)
-			return
+			pause(ctx, refusedPause)
+			continue
 		}
 		f.linkDown(endpoint, f.inWords(ctx, endpoint, err))
 		if slow++; !errors.Is(err, context.DeadlineExceeded) {
 			slow = 0
 		}
 		switch {
+		case errors.Is(err, etcd.ErrTooMany):
+			pause(ctx, fullPause+rand.N(fullPause))
 		case errors.Is(err, ErrNameTaken) || isRefusal(err):
 			pause(ctx, refusedPause+rand.N(retryPause))
 		case (next+1)%len(endpoints) == 0:
@@ -73,7 +80,7 @@ func (f *Fleet) replaced(endpoint string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lease = 0
-	f.link = Link{Endpoint: endpoint, Since: time.Now(), Err: err}
+	f.loseLinkLocked(endpoint, err)
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -174,11 +181,33 @@ func (f *Fleet) apply(changes []etcd.KeyChange) error {
 			n.keys = append(n.keys, k.Key)
 		}
 	}
-	tooMany := f.heard.size+f.records.size > maxKeys
+	err := f.weighLocked(changes)
 	f.mu.Unlock()
 	f.tell(n)
-	if tooMany {
+	return err
+}
+
+// weighLocked returns an error if this node keeps too much after changes. Fleet.mu is held.
+func (f *Fleet) weighLocked(changes []etcd.KeyChange) error {
+	if f.heard.size+f.records.size > maxKeys {
 		return fmt.Errorf("%w: more than %d", etcd.ErrTooMany, maxKeys)
+	}
+	for _, k := range changes {
+		f.unweighed += len(k.Key) + len(k.Value)
+	}
+	if f.unweighed < weighEvery {
+		return nil
+	}
+	f.unweighed = 0
+	bytes := 0
+	for key, h := range f.heard.under("") {
+		bytes += len(key) + len(h.value)
+	}
+	for key, k := range f.records.under("") {
+		bytes += len(key) + len(k.record.Value)
+	}
+	if bytes > maxBytes {
+		return fmt.Errorf("%w: more than %d MiB", etcd.ErrTooMany, maxBytes>>20)
 	}
 	return nil
 }

@@ -70,21 +70,20 @@ func (x *stream) most() (most int) {
 }
 
 // holds checks the rate of a stream whose sender has not paused. What the limit gives at most is what comes in within
-// the time and before it (paceDepth), and a turn. A test that is late itself finds bytes that have waited for it: of
-// those of a quarter of a second nothing can be said, when many tests share the processors.
+// the time and before it (paceDepth), and a turn. A loop that is late reads at once what it has missed, and so does the
+// test, one after the other: on a busy machine each pause of theirs adds to that.
 func (x *stream) holds(t *testing.T, rate int) {
 	t.Helper()
-	took, late := x.ended.Sub(x.begun).Seconds(), max(0, x.pause()-time.Second/10).Seconds()
+	took, slack := x.ended.Sub(x.begun).Seconds(), 0.2+2*x.pause().Seconds()
 	ratio := float64(x.total-x.reads[0].n) / took / float64(rate) // the first read has what came before it
 	least := 0.95
-	if late > 0 {
+	if x.pause() > time.Second/10 {
 		least = 0.6
 	}
-	if ratio > 1+(0.25+late)/took || ratio < least {
+	if ratio > 1+slack/took || ratio < least {
 		t.Errorf("%d bytes in %.2f s are %.3f of the limit; no byte for %v", x.total, took, ratio, x.pause())
 	}
-	// A loop that is late reads at once what it has missed, and so does the test, one after the other.
-	if most := x.most(); float64(most) > float64(rate)*(0.25+2*x.pause().Seconds())+64<<10 {
-		t.Errorf("%d bytes within a tenth of a second, the limit is %d in a second", most, rate)
+	if most := x.most(); float64(most) > float64(rate)*(slack+0.1)+64<<10 {
+		t.Errorf("%d bytes within a tenth of a second, the limit is %d in a second; no byte for %v", most, rate, x.pause())
 	}
 }

@@ -171,6 +171,12 @@ class OpenPanel {
       : "The change overrides the configuration file until a restart.";
   }
 
+  // everywhere says that a change holds on all nodes, if this is one of a fleet.
+  everywhere() {
+    const { fleet } = this.model.status;
+    return fleet ? [`The change holds on all nodes of the fleet ${fleet.name}. The numbers are those of this node.`] : [];
+  }
+
   // rest says what is left of the pool without a backend.
   rest(b) {
     if (!b.eligible) return "It gets no new sessions now, either.";
@@ -192,7 +198,7 @@ class OpenPanel {
           el("label", { for: "remove" }, "Remove it from the pool after its last session"))],
       consequence: () => [
         `${b.name} gets no new sessions. ${this.sessions(b, deadline.value)}`, this.rest(b),
-        remove.checked ? `${b.name} is then no longer in ${b.pool}.` : this.kept(),
+        remove.checked ? `${b.name} is then no longer in ${b.pool}.` : this.kept(), ...this.everywhere(),
       ],
       verb: `Drain ${short(b.name)}`,
       danger: true,
@@ -221,13 +227,14 @@ class OpenPanel {
     const closes = b.sessions > 0 && drain !== "safe" && onRemove === "close";
     const fate = closes ? `${its} reset at once.` : this.sessions(b, "0");
     this.askMode(b, "maintenance", `Put ${b.name} into maintenance?`, "Maintenance",
-      [`${b.name} counts as removed: it gets no new sessions. ${fate}`, this.rest(b), this.kept()]);
+      [`${b.name} counts as removed: it gets no new sessions. ${fate}`, this.rest(b), this.kept(),
+        ...this.everywhere()]);
   }
 
   askReady(b) {
     const waits = b.verdict === "healthy" ? "It is healthy, and gets new sessions at once."
       : `Its verdict is ${words(b.verdict)}, so it gets new sessions only when the checks find it healthy.`;
-    this.askMode(b, "ready", `Make ${b.name} ready?`, "Make ready", [waits, this.kept()]);
+    this.askMode(b, "ready", `Make ${b.name} ready?`, "Make ready", [waits, this.kept(), ...this.everywhere()]);
   }
 
   askMode(b, mode, title, verb, consequence) {
@@ -246,7 +253,7 @@ class OpenPanel {
     confirm({
       title: `Change the weight of ${b.name}?`,
       fields: [el("div", { class: "field" }, el("label", { for: "weight" }, "Weight, 0 to 256"), input)],
-      consequence: () => [this.share(b, input), this.kept()],
+      consequence: () => [this.share(b, input), this.kept(), ...this.everywhere()],
       verb: "Change weight",
       act: async () => {
         await this.change("PATCH", path(b), { weight: Number(input.value) });

@@ -6,6 +6,7 @@ import { ago, counted, date, duration, number } from "./format.js";
 const differenceColumns = [
   { name: "backend", title: "Backend" }, { name: "pool", title: "Pool" }, { name: "what", title: "What" },
   { name: "file", title: "In the file" }, { name: "running", title: "Running" },
+  { name: "by", title: "Set by" }, // in a fleet only
 ];
 
 const certificateColumns = [
@@ -52,7 +53,9 @@ export class Configuration {
     };
     for (const name in values) setText(this.values[name], values[name]);
     setAttribute(this.values["Last reload"], "class", r.error ? "bad" : null);
-    this.differences.show(status.differences, (d) => `${d.pool}\n${d.backend}\n${d.what}`);
+    setAttribute(this.differences.root, "class", status.fleet ? null : "no-fleet");
+    const differences = status.differences.map((d) => ({ ...d, by: d.fleet ? "the fleet" : "this node" }));
+    this.differences.show(differences, (d) => `${d.pool}\n${d.backend}\n${d.what}`);
     this.differences.root.hidden = status.differences.length === 0;
     setText(this.noDifferences, status.differences.length ? "" : "Nothing: what runs is what the file says.");
     const certificates = status.certificates.map((c) => ({

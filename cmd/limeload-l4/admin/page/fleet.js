@@ -55,7 +55,7 @@ function link(l) {
   const at = `connected to etcd at ${l.endpoint}`;
   if (l.connected && l.error) return `${at}, which refuses what this node writes: ${l.error}`;
   if (l.connected) return `${at} for ${ago(l.since)}.`;
-  return `no connection to etcd for ${ago(l.since)}. The nodes are listed as they were: ${l.error}`;
+  return `no connection to etcd for ${ago(l.since)}: ${l.error}. The nodes are listed as they were.`;
 }
 
 // stateOf returns the state of a node in one word.
@@ -69,7 +69,7 @@ function stateOf(n) {
 function noteOf(n) {
   const notes = [];
   if (n.this) notes.push("this node");
-  if (n.state === "gone") notes.push("its lease has ended");
+  if (n.state === "gone") notes.push("its lease has ended: it has died, or has no connection to etcd");
   else if (n.state === "left") notes.push("it has ended");
   else if (n.alone) notes.push(n.alone);
   else if (n.state === "serving" && n.reason) notes.push(n.reason);

@@ -84,7 +84,7 @@ export function notices(status) {
   }
   if (status.state === "draining") warn.push("The daemon is shutting down: it takes no new sessions.");
   if (status.fleet && !status.fleet.connected) {
-    warn.push(`No connection to the fleet's etcd: this node goes on with what it knew. ${status.fleet.error}`);
+    warn.push(`No connection to the fleet's etcd, so this node goes on with what it knew: ${status.fleet.error}`);
   } else if (status.fleet?.error) warn.push(`The fleet's etcd refuses what this node writes: ${status.fleet.error}`);
   if (status.fleet?.other_config) warn.push("Most nodes of the fleet run another configuration than this one.");
   if (status.needs_restart.length) warn.push(`Need a restart: ${status.needs_restart.join(", ")}.`);

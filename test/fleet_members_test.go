@@ -348,7 +348,7 @@ func TestFleetPage(t *testing.T) {
 	b.shot(t, "fleet", false)
 	b.accessible(t)
 	b.contrasts(t)
-	two.share(t, "backends", "set", "all", world.backends[0], "--weight", "3")
+	two.share(t, "backends", "set", "all", "b1", "--weight", "3")
 	b.eval(t, `location.hash = "#configuration"`)
 	b.await(t, `[...document.querySelectorAll("tbody tr")].some((r) => r.innerText.includes("the fleet"))`)
 	b.eval(t, `location.hash = "#overview"`)

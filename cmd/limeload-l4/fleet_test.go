@@ -212,9 +212,9 @@ func TestFleetChangesOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"3d4h ago  lb1   root  redis/b1                        mode    drain         in force\n",
+		"3d4h ago  lb1   root  redis/b1                        mode    drain          in force\n",
 		"192.0.2.0/24 at every listener  access  deny for ", "here only, so far\n",
-		"weight  undone        no: there is no such backend here\n",
+		"weight  undone         no: there is no such backend here\n",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("it lacks %q:\n%s", want, b.String())

@@ -186,6 +186,7 @@ func TestAlgorithmsAgree(t *testing.T) {
 
 // TestDocConfigurations parses every whole configuration that a document shows: each block of TOML with a listener.
 func TestDocConfigurations(t *testing.T) {
+	t.Setenv("NODE", "1") // of start-fleet.md
 	if _, err := conf.Parse("bad.toml", []byte("[listener.a]\n")); err == nil {
 		t.Fatal("a listener without a pool was parsed: this test cannot fail")
 	}

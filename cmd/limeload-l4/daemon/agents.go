@@ -248,4 +248,4 @@ func merged(before pool.Agent, answer probe.AgentAnswer) pool.Agent {
 }
 
 // take has nothing to do: the results of agents are no verdicts.
-func (k *agentPool) take(...pool.Judgement) error { return nil }
+func (k *agentPool) take([]healthcheck.Change) error { return nil }

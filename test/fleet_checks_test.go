@@ -192,7 +192,7 @@ func TestFleetJudgeKilled(t *testing.T) {
 	}
 }
 
-// TestFleetNodeStopped: a node whose process is stopped for a while changes no verdict, neither of its own nor elsewhere,
+// TestFleetNodeStopped: a node whose process is stopped for a while changes no verdict, neither here nor elsewhere,
 // and is ready afterwards.
 func TestFleetNodeStopped(t *testing.T) {
 	t.Parallel()

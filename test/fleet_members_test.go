@@ -364,7 +364,7 @@ func TestFleetPage(t *testing.T) {
 	two.ended = true
 	b.await(t, row("n2", "its lease has ended"))
 	etcd.Kill(t)
-	b.await(t, `document.querySelector("#view").innerText.includes("no connection to etcd")`)
+	b.await(t, `document.querySelector("#view").innerText.includes("no connection to etcd for ")`)
 	b.expect(t, "the lost connection stands out", `getComputedStyle(document.querySelector("#view .count-line")).color !==
 		getComputedStyle(document.querySelector(".fleet td.note")).color`)
 	b.silent(t)

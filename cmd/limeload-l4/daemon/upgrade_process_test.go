@@ -363,7 +363,9 @@ func (u *upgradable) expect(sessions, flows int) {
 			u.t.Errorf("a client of UDP: %v", err)
 		}
 	}
-	if kept := upgradeFlows - (len(u.udpBackend.Sources()) - before); kept != flows {
+	// A flow that was lost begins anew, from another port: by chance, from one that a lost flow had before.
+	const chance = 2
+	if kept := upgradeFlows - (len(u.udpBackend.Sources()) - before); kept < flows || kept > flows+chance {
 		u.t.Errorf("%d flows are alive, want %d", kept, flows)
 	}
 	if err := ask(u.dial()); err != nil {

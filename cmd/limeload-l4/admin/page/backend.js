@@ -174,7 +174,8 @@ class OpenPanel {
   // everywhere says that a change holds on all nodes, if this is one of a fleet.
   everywhere() {
     const { fleet } = this.model.status;
-    return fleet ? [`The change holds on all nodes of the fleet ${fleet.name}. The numbers are those of this node.`] : [];
+    const text = `The change holds on all nodes of the fleet ${fleet?.name}. The numbers are those of this node.`;
+    return fleet ? [text] : [];
   }
 
   // rest says what is left of the pool without a backend.

@@ -50,7 +50,7 @@ race-e2e: # they wait for servers most of the time, and leave room for those in 
 	$(GO) test -race -count=1 -timeout 20m -parallel 4 ./test
 
 netns: ## the tests that need a network namespace of their own
-	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./test
+	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 10m -tags netns -run Netns ./test
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./healthcheck/probe
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./l4
 

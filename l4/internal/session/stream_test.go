@@ -71,19 +71,37 @@ func (x *stream) most() (most int) {
 
 // holds checks the rate of a stream whose sender has not paused. What the limit gives at most is what comes in within
 // the time and before it (paceDepth), and a turn. A loop that is late reads at once what it has missed, and so does the
-// test, one after the other: on a busy machine each pause of theirs adds to that.
+// test, one after the other: on a busy machine each pause of theirs adds to that. So does the turn in which a loop accepts
+// a hundred sessions, which nobody here sees: the first quarter of a second does not count.
 func (x *stream) holds(t *testing.T, rate int) {
 	t.Helper()
-	took, slack := x.ended.Sub(x.begun).Seconds(), 0.2+2*x.pause().Seconds()
-	ratio := float64(x.total-x.reads[0].n) / took / float64(rate) // the first read has what came before it
+	steady := x.after(x.begun.Add(time.Second / 4))
+	took, slack := steady.ended.Sub(steady.begun).Seconds(), 0.2+2*steady.pause().Seconds()
+	ratio := float64(steady.total-steady.reads[0].n) / took / float64(rate) // the first read has what came before it
 	least := 0.95
-	if x.pause() > time.Second/10 {
+	if steady.pause() > time.Second/10 {
 		least = 0.6
 	}
 	if ratio > 1+slack/took || ratio < least {
-		t.Errorf("%d bytes in %.2f s are %.3f of the limit; no byte for %v", x.total, took, ratio, x.pause())
+		t.Errorf("%d bytes in %.2f s are %.3f of the limit; no byte for %v", steady.total, took, ratio, steady.pause())
 	}
-	if most := x.most(); float64(most) > float64(rate)*(slack+0.1)+64<<10 {
-		t.Errorf("%d bytes within a tenth of a second, the limit is %d in a second; no byte for %v", most, rate, x.pause())
+	if most := steady.most(); float64(most) > float64(rate)*(slack+0.1)+64<<10 {
+		t.Errorf("%d bytes within a tenth of a second, the limit is %d in a second; no byte for %v", most, rate,
+			steady.pause())
 	}
+}
+
+// after returns the part of a stream from a time on, or the whole if nothing came later.
+func (x *stream) after(begun time.Time) *stream {
+	for i, r := range x.reads {
+		if r.at.Before(begun) {
+			continue
+		}
+		part := &stream{begun: r.at, ended: x.ended, reads: x.reads[i:]}
+		for _, r := range part.reads {
+			part.total += r.n
+		}
+		return part
+	}
+	return x
 }

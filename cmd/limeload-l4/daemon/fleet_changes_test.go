@@ -327,9 +327,10 @@ func TestTakeThousands(t *testing.T) {
 	for i := range 10_000 {
 		backend := fmt.Sprintf("b%d", i)
 		mode := "drain"
+		address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i / 256), byte(i % 256)}), 80)
 		records[settingKey("web", backend, fieldMode)] = recordOf(t, i+1, sharedValue{Overrides: []savedOverride{{
 			What: "changed", Source: "file", Mode: &mode,
-			Base: savedBackend{Name: backend, Address: pool.At(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i / 256), byte(i % 256)}), 80)), Weight: 1, Mode: "ready"},
+			Base: savedBackend{Name: backend, Address: pool.At(address), Weight: 1, Mode: "ready"},
 		}}})
 		prefix := fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)
 		records[accessKey(ruleKeyOf(t, prefix))] = recordOf(t, i+1, sharedValue{
@@ -345,8 +346,10 @@ func TestTakeThousands(t *testing.T) {
 
 // FuzzParseChange parses any record: what passes can be put in force, and described in printable words.
 func FuzzParseChange(f *testing.F) {
-	f.Add("changes/backends/web/b1/weight", `{"overrides":[{"what":"changed","source":"config","base":{"name":"b1","address":"127.0.0.1:1","weight":1,"mode":"ready"},"weight":3}]}`, false)
-	f.Add("changes/backends/web/x/there", `{"overrides":[{"what":"added","base":{"name":"x","address":"127.0.0.1:1","weight":1,"mode":"ready"}}]}`, false)
+	f.Add("changes/backends/web/b1/weight", `{"overrides":[{"what":"changed","source":"config",`+
+		`"base":{"name":"b1","address":"127.0.0.1:1","weight":1,"mode":"ready"},"weight":3}]}`, false)
+	f.Add("changes/backends/web/x/there", `{"overrides":[{"what":"added",`+
+		`"base":{"name":"x","address":"127.0.0.1:1","weight":1,"mode":"ready"}}]}`, false)
 	f.Add("changes/access//10.0.0.0%2F8", `{"rule":{"prefix":"10.0.0.0/8","action":"deny","added":"2026-01-01T00:00:00Z"}}`, false)
 	f.Add("changes/backends/web/b1/mode", ``, true)
 	f.Fuzz(func(t *testing.T, key, value string, undone bool) {

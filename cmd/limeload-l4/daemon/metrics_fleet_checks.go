@@ -2,11 +2,10 @@ package daemon
 
 // ofFleetChecks declares the numbers of the checks that the nodes of a fleet share. A node that shares none has none.
 func (c *catalog) ofFleetChecks(d *Daemon) part {
-	var (
-		checks = c.gauge("limeload_fleet_checks",
-			"So many backends of shared checks are checked by this node for all (own), by other nodes (others), or by this node for itself because it cannot rely on others (looking).",
-			"state")
-	)
+	checks := c.gauge("limeload_fleet_checks",
+		"So many backends of shared checks are checked by this node for all (own), by other nodes (others), or by this node "+
+			"for itself because it cannot rely on others (looking).",
+		"state")
 	return func(to sink) {
 		shared := d.fleet.sharing()
 		if shared == nil {

@@ -22,10 +22,6 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for anything before it fails. It says nothing about speed: a loaded machine with
-// two cores must never reach it.
-const Patience = 60 * time.Second
-
 // pollEvery is how often Eventually tries again: often enough not to lengthen a test, seldom enough not to load the
 // machine.
 const pollEvery = 10 * time.Millisecond

@@ -1,6 +1,8 @@
 // Command install installs the programs that the tests and benchmarks use: real servers, their clients, and the C
 // compiler that the race detector needs. On Debian, as root or with a sudo that asks no password, it installs what is
 // missing, without starting any service now or at the next boot. Elsewhere it prints what to install, and fails.
+//
+// It also unpacks the kernel that test/vm boots into build/kernel. It is started in the folder with go.mod.
 package main
 
 import (
@@ -90,6 +92,8 @@ func needs() []need {
 		{[]string{"mmdebstrap"}, "mmdebstrap", nil}, // the root that packages are installed in
 		{[]string{"rpm"}, "rpm", nil},
 		{[]string{"buildah"}, "buildah", nil},
+		{[]string{"qemu-system-x86_64"}, "qemu-system-x86", nil}, // for test/vm
+		{[]string{"busybox"}, "busybox-static", nil},             // for test/vm
 	}
 }
 
@@ -105,7 +109,8 @@ type machine struct {
 // run installs what the machine lacks and returns the exit code.
 func run(m machine, stdout, stderr io.Writer) int {
 	packages, units := missing(m)
-	if len(packages) == 0 {
+	unpacked := m.exists(kernelImage)
+	if len(packages) == 0 && unpacked {
 		return 0
 	}
 	var sudo []string
@@ -113,17 +118,19 @@ func run(m machine, stdout, stderr io.Writer) int {
 		sudo = []string{"sudo", "--non-interactive"}
 	}
 	if !m.exists("apt-get") || !m.root && !m.sudo() {
-		fmt.Fprintf(stderr, "The tests need programs that this machine lacks, and that cannot be installed from here. "+
-			"On Debian, run:\n\n"+
-			"  sudo apt-get update && sudo apt-get install --no-install-recommends %s\n\n", strings.Join(packages, " "))
+		fmt.Fprint(stderr, byHand(packages, unpacked))
 		return 1
 	}
-	fmt.Fprintf(stdout, "installing what the tests need: %s\n", strings.Join(packages, " "))
-	for _, args := range [][]string{
-		{"apt-get", "update"},
-		append([]string{"sh", "-c", quietInstall, "install"}, packages...),
-	} {
-		args = append(slices.Clone(sudo), args...)
+	steps := [][]string{append(slices.Clone(sudo), "apt-get", "update")}
+	if len(packages) > 0 {
+		fmt.Fprintf(stdout, "installing what the tests need: %s\n", strings.Join(packages, " "))
+		steps = append(steps, append(append(sudo, "sh", "-c", quietInstall, "install"), packages...))
+	}
+	if !unpacked {
+		fmt.Fprintln(stdout, "unpacking the kernel that the tests boot into build/kernel")
+		steps = append(steps, []string{"sh", "-c", unpackKernel}) // which needs no rights
+	}
+	for _, args := range steps {
 		if err := m.run(args[0], args[1:]...); err != nil {
 			fmt.Fprintf(stderr, "%s: %v\n", strings.Join(args, " "), err)
 			return 1
@@ -142,6 +149,10 @@ func run(m machine, stdout, stderr io.Writer) int {
 			strings.Join(packages, " "))
 		return 1
 	}
+	if !m.exists(kernelImage) {
+		fmt.Fprintf(stderr, "unpacked, but there is no %s\n", kernelImage)
+		return 1
+	}
 	return 0
 }
 
@@ -156,6 +167,35 @@ if [ ! -e "$policy" ]; then
 fi
 DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
 `
+
+// kernelImage is there when the kernel is unpacked.
+const kernelImage = "build/kernel/boot/vmlinuz-*"
+
+// unpackKernel downloads the package of Debian's kernel for virtual machines and unpacks it. It is not installed, since
+// that would make it one of the kernels that this machine boots.
+const unpackKernel = `
+set -e
+rm -rf build/kernel build/kernel.new
+mkdir -p build/kernel.new
+cd build/kernel.new
+apt-get download "$(apt-cache depends --important linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p')"
+dpkg-deb --extract ./*.deb .
+rm ./*.deb
+mv ../kernel.new ../kernel
+`
+
+// byHand says what a person who may install packages has to do.
+func byHand(packages []string, unpacked bool) string {
+	text := "The tests need what this machine lacks, and what cannot be installed from here. On Debian, run:\n\n"
+	if len(packages) > 0 {
+		text += "  sudo apt-get update && sudo apt-get install --no-install-recommends " + strings.Join(packages, " ") + "\n\n"
+	}
+	if !unpacked {
+		text += "  apt-get download $(apt-cache depends --important linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p')\n" +
+			"  dpkg-deb --extract linux-image-*-cloud-amd64_*.deb build/kernel\n\n"
+	}
+	return text
+}
 
 // missing is the packages to install, and the services that they bring.
 func missing(m machine) (packages, units []string) {

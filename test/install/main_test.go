@@ -37,7 +37,7 @@ func (f *fake) machine() machine {
 
 // complete returns a machine that lacks nothing but what is named.
 func complete(lacks ...string) map[string]bool {
-	has := map[string]bool{"apt-get": true, "systemctl": true}
+	has := map[string]bool{"apt-get": true, "systemctl": true, kernelImage: !slices.Contains(lacks, "kernel")}
 	for _, n := range needs() {
 		for _, path := range n.paths {
 			has[path] = !slices.Contains(lacks, n.deb)
@@ -82,6 +82,32 @@ func TestInstall(t *testing.T) {
 				t.Errorf("ran %q", f.ran)
 			}
 		})
+	}
+}
+
+// TestKernel unpacks the kernel after the packages, without their rights, and then finds it.
+func TestKernel(t *testing.T) {
+	for _, lacks := range [][]string{{"kernel"}, {"kernel", "iperf3"}} {
+		f := fake{has: complete(lacks...), sudo: true, brought: []string{"iperf3", kernelImage}}
+		var out, errs strings.Builder
+		if code := run(f.machine(), &out, &errs); code != 0 {
+			t.Fatalf("code %d, %s", code, errs.String())
+		}
+		if f.ran[0] != "sudo --non-interactive apt-get update" || !strings.HasPrefix(f.ran[len(lacks)], "sh -c ") ||
+			!strings.Contains(f.ran[len(lacks)], "apt-get download") {
+			t.Errorf("without %q, ran %q", lacks, f.ran)
+		}
+	}
+	var out, errs strings.Builder
+	f := fake{has: complete("kernel"), root: true} // the script says it is done, and it is not
+	if code := run(f.machine(), &out, &errs); code != 1 || !strings.Contains(errs.String(), "there is no "+kernelImage) {
+		t.Errorf("code %d, said %q", code, errs.String())
+	}
+	errs.Reset()
+	f = fake{has: complete("kernel")}
+	if code := run(f.machine(), &out, &errs); code != 1 || !strings.Contains(errs.String(), "dpkg-deb --extract") ||
+		strings.Contains(errs.String(), "apt-get install") {
+		t.Errorf("code %d, said %q", code, errs.String())
 	}
 }
 

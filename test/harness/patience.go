@@ -1,0 +1,9 @@
+//go:build !vm
+
+package harness
+
+import "time"
+
+// Patience is how long a test waits for anything before it fails. It says nothing about speed: a loaded machine with
+// two cores must never reach it.
+const Patience = 60 * time.Second

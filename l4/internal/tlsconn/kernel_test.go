@@ -55,8 +55,8 @@ func shake(t *testing.T, says string, begin func(*Threads) *Conn, peer func(net.
 	}()
 	x.conn = begin(threads)
 	var room [4096]byte
-	for x.conn.Result() == Wants {
-		if x.conn.hand.routine != nil || x.conn.baggage.client == false {
+	for first := x.conn.baggage.client; x.conn.Result() == Wants; first = false {
+		if !first {
 			x.conn.Feed(room[:must(x.raw.Read(room[:]))])
 		}
 		reported := make(chan struct{})

@@ -41,16 +41,9 @@ func (l *Loop) moveIntoKernel(s *Session, c *conn, secure **tlsconn.Conn, side t
 	return true
 }
 
-// sayGoodbye tells the peer of a connection whose TLS is the kernel's that nothing more comes (close_notify). With
-// sock.Again there is no room for it now.
-func (c *conn) sayGoodbye() sock.Errno {
-	return sock.SendAlert(int(c.fd), alertWarning, closeNotify)
-}
-
 // Alerts (RFC 8446, 6).
 const (
-	alertWarning = 1
-	alertFatal   = 2
+	alertFatal = 2
 
 	closeNotify       = 0
 	unexpectedMessage = 10

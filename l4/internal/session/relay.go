@@ -279,7 +279,7 @@ func (l *Loop) passEnd(s *Session, d *direction, from, to *conn) bool {
 	if d == &s.out && s.shunned && l.retry(s, true) {
 		return false
 	}
-	if to.kernel && to.sayGoodbye() == sock.Again {
+	if to.kernel && sock.CloseNotify(int(to.fd)) == sock.Again {
 		to.writable = false
 		return true
 	}

@@ -49,10 +49,10 @@ func (s *Session) owes() bool {
 // goodbye tells the sides with TLS, if they can be told at once, that nothing more comes.
 func (s *Session) goodbye() {
 	if s.client.kernel && !s.out.shut {
-		_ = s.client.sayGoodbye()
+		_ = sock.CloseNotify(int(s.client.fd))
 	}
 	if s.backend.kernel && !s.in.shut {
-		_ = s.backend.sayGoodbye()
+		_ = sock.CloseNotify(int(s.backend.fd))
 	}
 	x := s.extra
 	if x == nil {

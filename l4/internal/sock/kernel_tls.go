@@ -125,6 +125,29 @@ func ReadRecord(fd int, p []byte) (kind uint8, n int, e Errno) {
 	}
 }
 
+// CloseNotify says that nothing more comes, before a FIN says it: see SendAlert. With Again there is no room now.
+//
+// The kernel takes a record more than the send buffer has room for, and keeps it aside. A FIN would overtake that one,
+// and it would be lost. What is aside goes when the alert goes, if there is room for both.
+func CloseNotify(fd int) Errno {
+	if !hasRoom(fd) {
+		return Again
+	}
+	return SendAlert(fd, 1, 0)
+}
+
+// hasRoom reports whether a third of a connection's send buffer is free (poll(2)). If not, a Poller reports when it is.
+func hasRoom(fd int) bool {
+	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}
+	var now unix.Timespec
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+		if e != unix.EINTR {
+			return e != 0 || n > 0
+		}
+	}
+}
+
 // SendAlert sends an alert (RFC 8446, 6) as a record of kernel TLS, behind all that was written before.
 func SendAlert(fd int, level, description uint8) Errno {
 	p := [...]byte{level, description}

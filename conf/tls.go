@@ -25,6 +25,8 @@ type ListenerTLS struct {
 	// a path; "": random keys of this process
 	TicketKeyFile    string   `toml:"ticket_key_file" default:""`
 	HandshakeTimeout Duration `toml:"handshake_timeout" default:"10s" min:"10ms" max:"1h"`
+	// auto: the kernel encrypts what TLS 1.3 carries, where it can
+	KernelTLS string `toml:"kernel_tls" default:"auto" oneof:"auto,off"`
 }
 
 // Certificate is the paths of a certificate and its key. Its zero value is of no use.
@@ -45,6 +47,8 @@ type PoolTLS struct {
 	Key        string `toml:"key" default:""`  // a path; "" if Cert is
 	// how backends are asked for TLS; "": connections begin with it
 	StartTLS string `toml:"starttls" default:"" oneof:",postgres"`
+	// as in a listener's table
+	KernelTLS string `toml:"kernel_tls" default:"auto" oneof:"auto,off"`
 }
 
 // NameFromClient is the ServerName that stands for the name that the client has asked for.
@@ -52,6 +56,13 @@ const NameFromClient = "sni"
 
 // On reports whether connections to backends are encrypted; t may be nil.
 func (t *PoolTLS) On() bool { return t != nil && t.Mode != "off" }
+
+// KernelTLS reports whether the kernel is to encrypt for any listener or pool, where it can.
+func (c *Config) KernelTLS() bool {
+	return slices.ContainsFunc(c.Listeners, func(l Listener) bool {
+		return l.TLS != nil && l.TLS.KernelTLS == "auto" && l.TLS.MaxVersion == "1.3"
+	}) || slices.ContainsFunc(c.Pools, func(p Pool) bool { return p.TLS.On() && p.TLS.KernelTLS == "auto" })
+}
 
 // postgresALPN is the protocol that Postgres clients offer from version 17 on.
 const postgresALPN = "postgresql"

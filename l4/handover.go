@@ -32,7 +32,7 @@ import (
 
 // HandoverVersion is the version of what Sockets, Detach and Counters return. Two processes with different ones cannot
 // hand anything over.
-const HandoverVersion = 1
+const HandoverVersion = 2
 
 // ErrHandingOver is the error of a second HandOver, while one is under way or finished.
 var ErrHandingOver = errors.New("l4: a hand-over is under way")

@@ -160,6 +160,8 @@ type ListenerInfo struct {
 	// Handshakes are those of TLS, by their kind: with clients if TLS ends at the listener, and with backends if a pool of
 	// it encrypts.
 	Handshakes map[TLSHandshake]uint64
+	// Secured are the connections of these, by who encrypts what they carry.
+	Secured map[TLSSecured]uint64
 
 	DatagramsIn  uint64          // from clients, dropped ones included, but for those the kernel had no room for
 	DatagramsOut uint64          // to clients
@@ -285,6 +287,7 @@ func (ls *listener) info() ListenerInfo {
 		Pool: spec.poolName(), Protocol: spec.Protocol,
 		Sessions: ls.now(), Ended: make(map[Reason]uint64), Retries: make(map[pool.Outcome]uint64),
 		Dropped: make(map[Drop]uint64), Handshakes: make(map[TLSHandshake]uint64),
+		Secured:     make(map[TLSSecured]uint64),
 		WouldRefuse: make(map[Reason]uint64),
 	}
 	secure := false
@@ -310,9 +313,11 @@ func (ls *listener) info() ListenerInfo {
 		}
 		if spec.TLS != nil {
 			c.Handshakes.AddTo(info.Handshakes, tally.ClientSide)
+			c.AddSecuredTo(info.Secured, tally.ClientSide)
 		}
 		if secure {
 			c.Handshakes.AddTo(info.Handshakes, tally.BackendSide)
+			c.AddSecuredTo(info.Secured, tally.BackendSide)
 		}
 		info.ConnectTime.Merge(&c.ConnectTime)
 		info.FirstByteTime.Merge(&c.FirstByteTime)

@@ -3,6 +3,7 @@ package l4
 import (
 	"errors"
 
+	"github.com/limeload/limeload-l4/l4/internal/sock"
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 )
@@ -36,6 +37,13 @@ type TLSClientMaterial = tlsconn.ClientMaterial
 // TLSClientAuth says whether the clients of a listener show a certificate.
 type TLSClientAuth = tlsconn.ClientAuth
 
+// A KernelTLS is what the kernel can do for TLS, see DetectKernelTLS.
+type KernelTLS = sock.KernelTLS
+
+// DetectKernelTLS says which cipher suites of TLS 1.3 the kernel can encrypt with. It finds that out once, with a TCP
+// connection of this process to itself. It may be called from any goroutine.
+func DetectKernelTLS() *KernelTLS { return sock.DetectKernelTLS() }
+
 // The values of TLSClientAuth.
 const (
 	TLSClientAuthNone     = tlsconn.None     // clients are not asked for a certificate
@@ -64,6 +72,9 @@ const TLSTicketKeyBytes = tlsconn.TicketKeyBytes
 
 // A TLSHandshake is a kind of TLS handshakes that are counted together.
 type TLSHandshake = tally.Handshake
+
+// A TLSSecured is a kind of connections with TLS that are counted together, behind their handshakes.
+type TLSSecured = tally.Secured
 
 // A TLSHandshakeResult is how a TLS handshake has ended. The set is closed.
 type TLSHandshakeResult = tally.HandshakeResult

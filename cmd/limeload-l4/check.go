@@ -12,6 +12,7 @@ import (
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/daemon"
 	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/l4"
 )
 
 func checkCommand() *cli.Command {
@@ -63,8 +64,12 @@ code is 0 for a configuration without mistakes, and otherwise 1.`,
 				_, err = c.App.Writer.Write(cfg.Effective())
 				return err
 			}
+			text := summary(cfg, warnings)
+			if !c.Bool("syntax") && cfg.KernelTLS() {
+				text += kernelTLS(l4.DetectKernelTLS())
+			}
 			screen := screenOf(c.App.Writer)
-			for line := range strings.Lines(summary(cfg, warnings)) {
+			for line := range strings.Lines(text) {
 				if err := screen.write(c.App.Writer, 4, strings.TrimSuffix(line, "\n")); err != nil {
 					return err
 				}
@@ -162,6 +167,18 @@ func summary(cfg *conf.Config, warnings []string) string {
 		fmt.Fprintf(w, "  warning: %s\n", warning)
 	}
 	return cleanLines(w.String()) // paths may contain anything
+}
+
+// kernelTLS returns the line that says what the kernel can do for TLS.
+func kernelTLS(k *l4.KernelTLS) string {
+	switch names := strings.Join(k.Names(), ", "); {
+	case k.Err == nil:
+		return fmt.Sprintf("  kernel TLS: %s\n", names)
+	case names == "":
+		return fmt.Sprintf("  kernel TLS: none, the program encrypts itself: %v\n", k.Err)
+	default:
+		return fmt.Sprintf("  kernel TLS: %s, but not all: %v\n", names, k.Err)
+	}
 }
 
 // backendsOf returns the number of a pool's backends, and the kind of its discovery.

@@ -121,6 +121,8 @@ type Daemon struct {
 	retiring  sync.WaitGroup // one for each former socket that still ends
 	watcher   watcher
 
+	saidKernelTLS bool // by noteKernelTLS
+
 	tlsWatcher, accessWatcher, includeWatcher fileWatcher
 	// about the files of TLS and of prefixes, as they were when the configuration was put in force
 	contentWarnings []string

@@ -269,6 +269,7 @@ func (d *Daemon) begin() {
 	d.life.serve()
 	d.fleet.changed()
 	d.watchFile(d.config().Global.Watch)
+	d.noteKernelTLS()
 	d.log.Info().Str("version", d.version).Str("event", "ready").Msg("ready")
 	d.notify.ready(d.summary())
 	d.life.allowReloads()

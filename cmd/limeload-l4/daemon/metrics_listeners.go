@@ -62,6 +62,9 @@ func (c *catalog) ofListeners(d *Daemon) part {
 		failed = c.counter("limeload_listener_tls_handshakes_failed_total",
 			"So many TLS handshakes have failed, with clients and with backends on their behalf, by the cause.",
 			"listener", "reason", "side")
+		secured = c.counter("limeload_listener_tls_sessions_total",
+			"So many sessions have gone on with TLS behind the handshake: by the kernel, counted when it begins to encrypt, or by the program itself (user), counted when they end.",
+			"by", "listener", "side")
 
 		connect = c.histogram("limeload_listener_connect_seconds",
 			"A connect to a backend takes so long, if it succeeds.", "listener")
@@ -136,6 +139,13 @@ func (c *catalog) ofListeners(d *Daemon) part {
 				} else {
 					to.put(failed, float64(n), listener, label("reason", h.Result.String()), side)
 				}
+			}
+			for kind, n := range l.Secured {
+				by := "user"
+				if kind.Kernel {
+					by = "kernel"
+				}
+				to.put(secured, float64(n), label("by", by), listener, label("side", kind.Side.String()))
 			}
 			to.times(connect, l.ConnectTime, waits, listener)
 			to.times(firstByte, l.FirstByteTime, waits, listener)

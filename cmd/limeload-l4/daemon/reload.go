@@ -277,5 +277,6 @@ func (d *Daemon) noteReload(began time.Time, took time.Duration, err error) {
 	}
 	d.log.Info().Float64("took", took.Seconds()).Strs("needs_restart", needs).
 		Str("event", "reloaded").Msg("configuration taken up")
+	d.noteKernelTLS()
 	d.events.publish(admin.Event{At: began, Kind: "reloaded"})
 }

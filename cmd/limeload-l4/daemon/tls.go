@@ -142,7 +142,19 @@ func serverSettings(l *conf.Listener) l4.TLSServerSettings {
 		MinVersion: tlsVersion(t.MinVersion), MaxVersion: tlsVersion(t.MaxVersion), StrictNames: t.StrictSNI,
 		ClientAuth: auth[t.ClientAuth], ALPN: t.ALPN, StartTLS: t.StartTLS == "postgres",
 		Required: t.StartTLS == "postgres" && t.Required, HandshakeTimeout: t.HandshakeTimeout.Std(),
+		KernelTLS: t.KernelTLS == "auto",
 	}
+}
+
+// noteKernelTLS logs, once, whether the kernel encrypts, if the configuration in force lets it.
+func (d *Daemon) noteKernelTLS() {
+	if d.saidKernelTLS || !d.config().KernelTLS() {
+		return
+	}
+	d.saidKernelTLS = true
+	kernel := l4.DetectKernelTLS()
+	d.log.Info().Strs("suites", kernel.Names()).AnErr("err", kernel.Err).
+		Str("event", "kernel_tls").Msg("what the kernel can do of TLS, whose rest the program does")
 }
 
 func tlsVersion(text string) uint16 {
@@ -154,7 +166,9 @@ func tlsVersion(text string) uint16 {
 
 // clientSettings converts the settings of a pool's table tls for the data plane.
 func clientSettings(c *conf.Pool) l4.TLSClientSettings {
-	s := l4.TLSClientSettings{Verify: c.TLS.Mode == "verify", StartTLS: c.TLS.StartTLS == "postgres"}
+	s := l4.TLSClientSettings{
+		Verify: c.TLS.Mode == "verify", StartTLS: c.TLS.StartTLS == "postgres", KernelTLS: c.TLS.KernelTLS == "auto",
+	}
 	switch c.TLS.ServerName {
 	case conf.NameFromClient:
 		s.FromClient = true

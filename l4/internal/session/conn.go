@@ -11,6 +11,7 @@ type conn struct {
 	peerDone bool // the peer's FIN is in: a read that does not fill the buffer takes the last bytes
 	broken   bool // an error is pending: only reading to the end will tell what and when
 	urgent   bool // urgent data came: a short read does not mean that no more is there
+	kernel   bool // its TLS is the kernel's, see kernel.go
 
 	excused    bool // it is full, and the kernel does not give it up for that
 	unanswered bool // at the last look, probes of its window had no answer
@@ -27,6 +28,14 @@ func (c *conn) note(bits uint32) {
 	c.peerDone = c.peerDone || bits&sock.PollPeerDone != 0
 	c.broken = c.broken || bits&sock.PollError != 0
 	c.urgent = c.urgent || bits&sock.PollUrgent != 0
+}
+
+// dries reports whether a read that has not filled its buffer has left nothing behind.
+func (c *conn) dries() bool { return !c.broken && !c.urgent && !c.kernel }
+
+// write writes what the connection takes. last says that the end follows, which then travels with the bytes.
+func (c *conn) write(p []byte, last bool) (int, sock.Errno) {
+	return sock.Write(int(c.fd), p, last && !c.kernel) // a record that waits for more would not be sent by a FIN
 }
 
 // close closes the connection if it is open, with a reset if cut says so.

@@ -4,7 +4,9 @@ import (
 	"net/netip"
 
 	"github.com/limeload/limeload-l4/l4/internal/sock"
+	"github.com/limeload/limeload-l4/l4/internal/tally"
 	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
+	"github.com/limeload/limeload-l4/l4/internal/wire"
 	"github.com/limeload/limeload-l4/pool"
 )
 
@@ -14,6 +16,8 @@ type extra struct {
 	via   netip.AddrPort // whose connection it is
 	local netip.AddrPort // the address that the client has connected to
 	tlvs  []byte         // for the backend; nil when it has settled
+
+	about *wire.ProxyTLS // what a PROXY header says of TLS with the client; nil when none was sent, or it has settled
 
 	unix    bool             // the client has come by a Unix socket, and has no address
 	process sock.Credentials // and this is its process
@@ -60,9 +64,10 @@ func (l *Loop) noMore(s *Session) {
 	}
 	l.unlimit(s, x)
 	l.forgetTurns(x)
+	l.closeBackendTLS(s)
 	s.extra = nil
-	l.closeBackendTLS(x)
 	if x.client != nil {
+		l.counters(s).Secured(tally.ClientSide, false)
 		x.client.Close(&l.Buffers)
 	}
 	*x = extra{}

@@ -7,8 +7,8 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/tally"
 )
 
-// A session is handed over to another process when it is at rest: nothing is held, no side has TLS, and no preface is
-// under way. Then it is two descriptors and a State. It is detached first, which means that nobody serves it: it is in
+// A session is handed over to another process when it is at rest: nothing is held, no side has TLS but for the kernel's,
+// and no preface is under way. Then it is two descriptors and a State. It is detached first, which means that nobody serves it: it is in
 // no timer and no poller. In the end it has gone, or is served again.
 //
 // The poller is the point: both processes have the same sockets then, and what is registered once reports what happens
@@ -93,7 +93,7 @@ func (l *Loop) Detach(from, most int, spare func(tally.ID) bool) (all []Detached
 
 // Why a session stays, as people read it.
 const (
-	StaysTLS    = "tls"        // a side has TLS
+	StaysTLS    = "tls"        // a side has TLS that is not the kernel's
 	StaysBusy   = "busy"       // it has bytes on their way
 	StaysLogin  = "logging in" // it is overheard, see Overhearer
 	StaysBroken = "broken"     // one side is gone

@@ -73,7 +73,7 @@ func (t *Terminator) shake(l *Loop, s *Session, h *wire.Hello, pass Pass, until 
 
 // begin begins the handshake.
 func (p *shaking) begin(s *Session) Step {
-	if p.conn = p.on.threads.Server(p.of.server.Config(), s.peer.Addr()); p.conn == nil {
+	if p.conn = p.on.threads.Server(p.of.server, s.peer.Addr()); p.conn == nil {
 		return Refuse(tally.Drained)
 	}
 	p.on.handshakes++

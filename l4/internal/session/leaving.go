@@ -186,7 +186,7 @@ func (l *Loop) tellToLeave(s *Session) sock.Errno {
 	if c := s.clientTLS(); c != nil {
 		return c.Write(said)
 	}
-	_, e := sock.Write(int(s.client.fd), said, true) // all of it, see maxUnsent
+	_, e := s.client.write(said, true) // all of it, see maxUnsent
 	return e
 }
 
@@ -198,7 +198,7 @@ func (l *Loop) part(s *Session) {
 		if c := s.extra.backend; c != nil {
 			_ = c.Write(bye)
 		} else {
-			_, _ = sock.Write(int(s.backend.fd), bye, true)
+			_, _ = s.backend.write(bye, true)
 		}
 	}
 	s.goodbye()

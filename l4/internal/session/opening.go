@@ -43,8 +43,8 @@ func (l *Loop) open(s *Session, c *tlsconn.Client) {
 
 // beginBackendTLS begins the handshake. It reports false when there is none, and the session has ended.
 func (l *Loop) beginBackendTLS(s *Session, o *opening) bool {
-	config := o.client.Config(s.extra.serverName, s.addressOf(s.lease.Backend()).AddrPort)
-	if o.conn = l.threads.Client(config, s.peer.Addr()); o.conn == nil {
+	to := s.addressOf(s.lease.Backend()).AddrPort
+	if o.conn = l.threads.Client(o.client, s.extra.serverName, to, s.peer.Addr()); o.conn == nil {
 		l.abandon(s, tally.Drained)
 		return false
 	}
@@ -197,7 +197,8 @@ func (l *Loop) connectLate(s *Session) {
 }
 
 // closeBackendTLS gives up TLS with a backend.
-func (l *Loop) closeBackendTLS(x *extra) {
+func (l *Loop) closeBackendTLS(s *Session) {
+	x := s.extra
 	if o := x.opening; o != nil {
 		x.opening = nil
 		o.out.Release(&l.Buffers)
@@ -206,6 +207,7 @@ func (l *Loop) closeBackendTLS(x *extra) {
 		}
 	}
 	if x.backend != nil {
+		l.counters(s).Secured(tally.BackendSide, false)
 		x.backend.Close(&l.Buffers)
 		x.backend = nil
 	}
@@ -215,6 +217,6 @@ func (l *Loop) closeBackendTLS(x *extra) {
 func (l *Loop) leaveBackend(s *Session) {
 	s.backend.close(false)
 	if s.extra != nil {
-		l.closeBackendTLS(s.extra)
+		l.closeBackendTLS(s)
 	}
 }

@@ -18,10 +18,10 @@ func (l *Loop) Overhear(s *Session, by Overhearer) { l.more(s).overhears = by }
 // Backend is where the session is connected to, or was; nil before its first backend is chosen.
 func (s *Session) Backend() *pool.Backend { return s.lease.Backend() }
 
-// Encrypted reports on which sides of the session TLS is spoken by this process.
+// Encrypted reports on which sides of the session TLS is spoken by this process, or by the kernel for it.
 func (s *Session) Encrypted() (client, backend bool) {
 	x := s.extra
-	return x != nil && x.client != nil, x != nil && x.backend != nil
+	return s.client.kernel || x != nil && x.client != nil, s.backend.kernel || x != nil && x.backend != nil
 }
 
 // overhear lets the session's Overhearer, if there is one, look at what was read from the backend. It returns how many

@@ -170,7 +170,10 @@ func (l *Loop) sendProxy(s *Session, version int) {
 	header := l.Scratch[:0]
 	local, tlvs, known := s.cameTo()
 	if c := s.clientTLS(); c != nil {
-		tlvs = wire.AppendProxyTLVs(nil, aboutTLS(c), tlvs)
+		s.extra.about = aboutTLS(c)
+	}
+	if x := s.extra; x != nil && x.about != nil {
+		tlvs = wire.AppendProxyTLVs(nil, x.about, tlvs)
 	}
 	if known {
 		header = wire.AppendProxy(header, v, s.peer, local, tlvs)

@@ -133,7 +133,7 @@ func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn, most int) (int
 		}
 	default:
 		d.rounds = 0
-		if !from.broken && !from.urgent {
+		if from.dries() {
 			// The queue is empty, and behind a FIN nothing follows: no read is needed to find that out.
 			from.readable = false
 			if from.peerDone {
@@ -151,7 +151,7 @@ func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn, most int) (int
 		}
 	}
 	// After the last bytes comes a shutdown or a close, whose FIN then travels with them.
-	written, e := sock.Write(int(to.fd), l.Scratch[:n], d.ended)
+	written, e := to.write(l.Scratch[:n], d.ended)
 	if e != 0 && e != sock.Again {
 		return n, l.undeliverable(s, d, to, e)
 	}
@@ -198,7 +198,7 @@ func (l *Loop) send(s *Session, d *direction, to *conn) sock.Errno {
 	if d.pipe != nil {
 		n, e = d.pipe.Drain(int(to.fd))
 	} else {
-		n, e = sock.Write(int(to.fd), d.kept, d.ended)
+		n, e = to.write(d.kept, d.ended)
 		d.kept = d.kept[n:]
 	}
 	if n > 0 {
@@ -279,6 +279,10 @@ func (l *Loop) passEnd(s *Session, d *direction, from, to *conn) bool {
 	if d == &s.out && s.shunned && l.retry(s, true) {
 		return false
 	}
+	if to.kernel && sock.CloseNotify(int(to.fd)) == sock.Again {
+		to.writable = false
+		return true
+	}
 	d.shut = true
 	if s.extra != nil {
 		if paced := s.extra.laneOf(s, d); paced != nil {
@@ -312,6 +316,9 @@ func (l *Loop) unreadable(s *Session, from *conn, e sock.Errno) bool {
 		from.readable = false
 		from.urgent = false
 		return true
+	}
+	if from.kernel {
+		return l.unreadableRecord(s, from, e)
 	}
 	return l.lose(s, from, e)
 }

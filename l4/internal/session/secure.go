@@ -8,7 +8,7 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 )
 
-// The relay of a session with TLS on one side or both. It is that of relay.go, but bytes are decrypted when they are
+// The relay of a session with TLS on one side or both that is not the kernel's, see kernel.go. It is that of relay.go, but bytes are decrypted when they are
 // read and encrypted before they are written, and never go through a pipe. What waits for a side with TLS is encrypted
 // already, and waits in its tlsconn.Conn.
 
@@ -18,7 +18,8 @@ const sealBytes = 3 * tlsconn.RecordBytes
 // maxDebt is how many encrypted bytes may wait for a peer that reads nothing, but makes us answer (KeyUpdate).
 const maxDebt = 256 << 10
 
-// clientTLS is TLS with the client; nil if its bytes are plain, or the handshake is not over.
+// clientTLS is TLS with the client; nil if its bytes are plain or the kernel encrypts them, or if the handshake is not
+// over.
 func (s *Session) clientTLS() *tlsconn.Conn {
 	if s.extra == nil {
 		return nil
@@ -47,6 +48,12 @@ func (s *Session) owes() bool {
 
 // goodbye tells the sides with TLS, if they can be told at once, that nothing more comes.
 func (s *Session) goodbye() {
+	if s.client.kernel && !s.out.shut {
+		_ = sock.CloseNotify(int(s.client.fd))
+	}
+	if s.backend.kernel && !s.in.shut {
+		_ = sock.CloseNotify(int(s.backend.fd))
+	}
 	x := s.extra
 	if x == nil {
 		return
@@ -61,11 +68,16 @@ func (s *Session) goodbye() {
 
 // pumpSecure is pump for a session with TLS.
 func (l *Loop) pumpSecure(s *Session, d *direction, from, to *conn) bool {
-	_, sink := s.sides(d)
 	paced := s.extra.laneOf(s, d)
 	moved := 0
 	for moves := 0; moves < turnMoves && moved < turnBytes; moves++ {
-		switch {
+		if !l.intoKernel(s) {
+			return false
+		}
+		if !s.secure() {
+			return l.pump(s, d, from, to)
+		}
+		switch _, sink := s.sides(d); {
 		case sink != nil && sink.Owes():
 			if d.dead || !to.writable {
 				return true
@@ -146,7 +158,7 @@ func (l *Loop) unsealOnce(s *Session, d *direction, from, to *conn, most int) (i
 		case n == 0:
 			s.endOf(d, l.Now)
 			return 0, true
-		case n < len(p) && !from.broken && !from.urgent:
+		case n < len(p) && from.dries():
 			from.readable = false
 			if from.peerDone {
 				s.endOf(d, l.Now)
@@ -177,7 +189,7 @@ func (l *Loop) unsealOnce(s *Session, d *direction, from, to *conn, most int) (i
 			sock.SetNoDelay(int(to.fd))
 		}
 	}
-	written, e := sock.Write(int(to.fd), p[:n], d.ended)
+	written, e := to.write(p[:n], d.ended)
 	if e != 0 && e != sock.Again {
 		return n, l.undeliverable(s, d, to, e)
 	}

@@ -282,7 +282,7 @@ func (l *Loop) settle(s *Session) {
 		s.lease.Held()
 	}
 	if s.extra != nil {
-		s.extra.tlvs = nil // no other backend will get them
+		s.extra.tlvs, s.extra.about = nil, nil // no other backend will get them
 	}
 }
 

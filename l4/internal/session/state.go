@@ -37,6 +37,7 @@ type State struct {
 	Looks   bool    `json:"looks,omitempty"`
 	Behind  bool    `json:"behind,omitempty"`
 	Excused [2]bool `json:"excused,omitzero"` // the client, the backend
+	Kernel  [2]bool `json:"kernel,omitzero"`  // the same; TLS is the kernel's
 
 	Accepted  age `json:"accepted"`
 	Connect   age `json:"connect"`
@@ -95,6 +96,7 @@ func (l *Loop) stateOf(s *Session) State {
 		Client: s.peer, Name: s.name, Retries: len(s.tried), In: wayOf(&s.in), Out: wayOf(&s.out),
 		Settled: s.settled, Shunned: s.shunned, Looks: s.looks, Behind: s.behind,
 		Excused:  [2]bool{s.client.excused, s.backend.excused},
+		Kernel:   [2]bool{s.client.kernel, s.backend.kernel},
 		Accepted: l.ageOf(s.accepted), Connect: l.ageOf(s.connect), Connected: l.ageOf(s.connected),
 		Asked: l.ageOf(s.asked), FirstByte: l.ageOf(s.firstByte), Active: l.ageOf(s.active), Looked: l.ageOf(s.looked),
 	}
@@ -144,8 +146,8 @@ func (l *Loop) fill(s *Session, a *Adoption) {
 	for range min(max(st.Retries, 0), maxRetries) {
 		s.tried = append(s.tried, s.lease.Backend()) // which ones they were matters only for a further try
 	}
-	s.client = conn{fd: int32(a.FDs[0]), open: true, excused: st.Excused[0]}
-	s.backend = conn{fd: int32(a.FDs[1]), open: true, excused: st.Excused[1]}
+	s.client = conn{fd: int32(a.FDs[0]), open: true, excused: st.Excused[0], kernel: st.Kernel[0]}
+	s.backend = conn{fd: int32(a.FDs[1]), open: true, excused: st.Excused[1], kernel: st.Kernel[1]}
 	s.in, s.out = directionOf(&st.In), directionOf(&st.Out)
 	s.settled, s.shunned, s.looks, s.behind = st.Settled, st.Shunned, st.Looks, st.Behind
 	switch r := tally.ReasonNamed(st.First); r {

@@ -41,6 +41,8 @@ func (c *Handshakes) each(visit func(name string, n *atomic.Uint64)) {
 		for why := HandshakeOK + 1; why < handshakeResults; why++ {
 			visit(prefix+why.String(), &c.failed[side][why])
 		}
+		visit("secured."+side.String()+".kernel", &c.secured[side][1])
+		visit("secured."+side.String()+".user", &c.secured[side][0])
 	}
 }
 

@@ -59,6 +59,8 @@ var handshakeVersions = [...]string{"1.2", "1.3"}
 type Handshakes struct {
 	ok     [sideCount][2][2]atomic.Uint64 // by whether the version is 1.3, and whether it was resumed
 	failed [sideCount][handshakeResults]atomic.Uint64
+
+	secured [sideCount][2]atomic.Uint64 // by whether the kernel encrypts
 }
 
 // Handshake counts a handshake that has succeeded. onLoop.
@@ -68,6 +70,22 @@ func (c *Handshakes) Handshake(side Side, version uint16, resumed bool) {
 
 // HandshakeFailed counts a handshake that has not. onLoop.
 func (c *Handshakes) HandshakeFailed(side Side, why HandshakeResult) { c.failed[side][why].Add(1) }
+
+// A Secured is a kind of connections with TLS that are counted together, behind their handshakes.
+type Secured struct {
+	Side   Side
+	Kernel bool // the kernel encrypts what they carry; else this process
+}
+
+// Secured counts a connection: when it goes into the kernel, or when it has ended without. onLoop.
+func (c *Handshakes) Secured(side Side, kernel bool) { c.secured[side][index(kernel)].Add(1) }
+
+// AddSecuredTo adds the counts of a side to all, which gets an entry for each kind of the side.
+func (c *Handshakes) AddSecuredTo(all map[Secured]uint64, side Side) {
+	for kernel := range 2 {
+		all[Secured{Side: side, Kernel: kernel == 1}] += c.secured[side][kernel].Load()
+	}
+}
 
 // AddTo adds the counts of a side to all, which gets an entry for each kind of the side.
 func (c *Handshakes) AddTo(all map[Handshake]uint64, side Side) {

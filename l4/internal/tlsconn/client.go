@@ -28,6 +28,8 @@ type ClientSettings struct {
 	FromClient bool
 
 	StartTLS bool // ask for TLS in Postgres' way (SSLRequest) first
+
+	KernelTLS bool // what TLS 1.3 carries is encrypted by the kernel where that can
 }
 
 // ClientMaterial is what a Client is made of besides its settings.

@@ -48,6 +48,8 @@ type Conn struct {
 	records int            // that Write has still to make
 	failed  sock.Errno     // what the socket has said; 0 = it works
 
+	baggage *baggage // nil if it stays out of the kernel
+
 	dry      bool // the socket has nothing to read, as far as is known
 	thorough bool // a short read does not mean that
 	shut     bool // close_notify is sent
@@ -60,16 +62,19 @@ func (c *Conn) Established(fd int, buffers *loop.Buffers) {
 		c.rest = slices.Clone(c.hand.in)
 	}
 	c.hand = nil
+	c.travels()
 }
 
 // Read decrypts what the peer has sent into p, as much as there is room for. It is called when the socket may have
 // something. The error is ErrAgain when all was read that is there, io.EOF at the peer's end, or else the connection is
 // of no use any more: Failed says whether that is the socket's doing. n may be above 0 beside any error. thorough says
 // that a read which does not fill its buffer may have left something behind, as when the peer's FIN is in.
+//
+// A Conn that becomes Ripe by the read returns at once.
 func (c *Conn) Read(p []byte, thorough bool) (n int, err error) {
 	c.dry, c.thorough = false, thorough
-	for n < len(p) {
-		one, err := c.tls.Read(p[n:])
+	for n < len(p) && (n == 0 || !c.Ripe()) {
+		one, err := c.readOnce(p[n:])
 		n += one
 		if err != nil {
 			return n, err
@@ -78,9 +83,24 @@ func (c *Conn) Read(p []byte, thorough bool) (n int, err error) {
 	return n, nil
 }
 
+// readOnce decrypts a record, or a part of one.
+func (c *Conn) readOnce(p []byte) (n int, err error) {
+	b := c.baggage
+	if b == nil {
+		return c.tls.Read(p)
+	}
+	b.begins()
+	n, err = c.tls.Read(p)
+	b.ends(n, len(p))
+	return n, err
+}
+
 // Write encrypts p, at most three records of RecordBytes, and sends what the socket takes. The rest waits, see Owes. It
 // returns an error of the socket.
 func (c *Conn) Write(p []byte) sock.Errno {
+	if b := c.baggage; b != nil && !b.client {
+		b.carried = true
+	}
 	c.records = (len(p) + RecordBytes - 1) / RecordBytes
 	_, err := c.tls.Write(p)
 	c.records = 0
@@ -132,6 +152,7 @@ func (c *Conn) State() tls.ConnectionState { return c.tls.ConnectionState() }
 func (c *Conn) Close(buffers *loop.Buffers) {
 	c.out.Release(buffers)
 	c.rest = nil
+	c.leave()
 	if c.hand != nil {
 		c.hand.giveUp()
 	}
@@ -142,6 +163,20 @@ type transport Conn
 
 // Read implements net.Conn.
 func (t *transport) Read(p []byte) (int, error) {
+	b := t.baggage
+	if b == nil {
+		return t.read(p)
+	}
+	p = p[:min(len(p), b.in.most())]
+	n, err := t.read(p)
+	if size := b.in.pass(p[:n]); size >= 0 {
+		b.spoiled = b.spoiled || b.short // and it is not the last one, so it was no data
+		b.short = size == keyUpdateBytes
+	}
+	return n, err
+}
+
+func (t *transport) read(p []byte) (int, error) {
 	switch {
 	case t.hand != nil:
 		return t.hand.read(p)
@@ -180,6 +215,10 @@ func (t *transport) Write(p []byte) (int, error) {
 		return 0, t.failed
 	}
 	t.records--
+	if b := t.baggage; b != nil {
+		b.sent++
+		b.spoiled = b.spoiled || b.reading
+	}
 	n := 0
 	if t.out.Size() == 0 {
 		var e sock.Errno

@@ -39,20 +39,30 @@ const (
 )
 
 // Server makes a Conn to a client, whose handshake has yet to begin. from decides whose turn it is when many wait.
-func (t *Threads) Server(config *tls.Config, from netip.Addr) *Conn {
+func (t *Threads) Server(s *Server, from netip.Addr) *Conn {
 	c := t.begin(from)
-	if c != nil {
-		c.tls = tls.Server((*transport)(c), config)
+	if c == nil {
+		return nil
 	}
+	config := s.Config()
+	if s.settings.KernelTLS {
+		config = c.pack(config, false)
+	}
+	c.tls = tls.Server((*transport)(c), config)
 	return c
 }
 
-// Client makes a Conn to a backend, the same way.
-func (t *Threads) Client(config *tls.Config, from netip.Addr) *Conn {
+// Client makes a Conn to a backend, the same way. name and backend are those of Client.Config.
+func (t *Threads) Client(to *Client, name string, backend netip.AddrPort, from netip.Addr) *Conn {
 	c := t.begin(from)
-	if c != nil {
-		c.tls = tls.Client((*transport)(c), config)
+	if c == nil {
+		return nil
 	}
+	config := to.Config(name, backend)
+	if to.settings.KernelTLS {
+		config = c.pack(config, true)
+	}
+	c.tls = tls.Client((*transport)(c), config)
 	return c
 }
 

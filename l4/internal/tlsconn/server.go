@@ -40,6 +40,8 @@ type ServerSettings struct {
 	Required bool
 
 	HandshakeTimeout time.Duration // for a whole handshake; 0 is no limit
+
+	KernelTLS bool // what TLS 1.3 carries is encrypted by the kernel where that can
 }
 
 // Equal reports whether two settings mean the same.
@@ -52,7 +54,7 @@ func (s *ServerSettings) Equal(other *ServerSettings) bool {
 func equalScalars(a, b ServerSettings) bool {
 	return a.MinVersion == b.MinVersion && a.MaxVersion == b.MaxVersion && a.StrictNames == b.StrictNames &&
 		a.ClientAuth == b.ClientAuth && a.StartTLS == b.StartTLS && a.Required == b.Required &&
-		a.HandshakeTimeout == b.HandshakeTimeout
+		a.HandshakeTimeout == b.HandshakeTimeout && a.KernelTLS == b.KernelTLS
 }
 
 // A KeyPair is a certificate with its key, as the bytes of files.

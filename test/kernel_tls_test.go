@@ -1,0 +1,508 @@
+//go:build vm
+
+package test
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/limeload/limeload-l4/test/harness"
+)
+
+// certificatesOf reads the certificates of a file.
+func certificatesOf(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificates", path)
+	}
+	return pool, nil
+}
+
+// TestKernelTLSRelay has sessions of each kind of encryption carry small and large answers, and end their halves.
+func TestKernelTLSRelay(t *testing.T) {
+	const bulk = 4 << 20
+	w := startKernelWorld(t)
+	line := w.WaitLine(t, "what the kernel can do", func(l harness.Line) bool { return l.Event == "kernel_tls" })
+	for _, suite := range []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} {
+		if !strings.Contains(line.Text, suite) || line.Has("err") {
+			t.Errorf("the kernel has no %s: %s", suite, line.Text)
+		}
+	}
+	for _, g := range []leg{termination, reencryption, bothLegs} {
+		t.Run(string(g), func(t *testing.T) {
+			t.Run("questions and answers", func(t *testing.T) {
+				s := w.open(t, g)
+				done := make(chan error, 1)
+				go func() {
+					_, err := io.Copy(s.backend, struct{ io.Reader }{s.backend})
+					done <- errors.Join(err, s.backend.CloseWrite())
+				}()
+				for _, size := range []int{1, 100, 16 << 10, 16<<10 + 1, 300_000} {
+					check(t, harness.PingPong(s.client, 3, size))
+				}
+				check(t, s.client.CloseWrite())
+				expectEnd(t, s.client)
+				check(t, harness.Receive(t, "the backend's end", done))
+				oneOf(t, []harness.Line{w.WaitSession(t, s.client.LocalAddr())}, "client_closed")
+			})
+			t.Run("both ways at once", func(t *testing.T) { w.tradeBothWays(t, w.open(t, g), bulk) })
+			for _, side := range []string{"client", "backend"} {
+				t.Run("half-close by the "+side, func(t *testing.T) { halfClose(t, w, g, side) })
+			}
+		})
+	}
+	t.Run("splice", func(t *testing.T) { spliced(t, w) })
+	t.Run("off", func(t *testing.T) {
+		before := w.secured(t, neitherLeg, "user")
+		w.tradeBothWays(t, w.open(t, neitherLeg), 1<<20)
+		w.awaitSecured(t, neitherLeg, "user", before, 1)
+		for i, n := range w.secured(t, neitherLeg, "kernel") {
+			if n != 0 {
+				t.Errorf("%v sessions of the kernel on the side of the %s", n, neitherLeg.sides()[i])
+			}
+		}
+	})
+	t.Run("TLS 1.2", func(t *testing.T) {
+		before := w.secured(t, termination, "kernel")
+		config := w.trust(t)
+		config.MaxVersion = tls.VersionTLS12
+		client, _ := w.dial(t, termination, w.Address(t, string(termination)), config, unwrapped)
+		s := &kernelSession{client: client}
+		s.accept(t, w)
+		check(t, roundTrip(s.client, s.backend))
+		s.close()
+		w.awaitSecured(t, termination, "user", []float64{0}, 1)
+		w.awaitSecured(t, termination, "kernel", before, 0)
+	})
+}
+
+// halfClose has one side end its half behind a question, and get the answer then.
+func halfClose(t *testing.T, w *kernelWorld, g leg, side string) {
+	s := w.open(t, g)
+	asking, answering, _ := s.ends(side)
+	question, answer := strings.Repeat("question", 1000), strings.Repeat("an answer", 100_000)
+	check(t, harness.SendAll(asking, question))
+	check(t, asking.CloseWrite())
+	expectText(t, answering, question)
+	expectEnd(t, answering)
+	check(t, harness.SendAll(answering, answer))
+	check(t, answering.CloseWrite())
+	expectText(t, asking, answer)
+	expectEnd(t, asking)
+	oneOf(t, []harness.Line{w.WaitSession(t, s.client.LocalAddr())}, side+"_closed")
+}
+
+// spliced watches the balancer's system calls during a transfer: its bytes go from socket to socket by splice.
+func spliced(t *testing.T, w *kernelWorld) {
+	log := filepath.Join(t.TempDir(), "calls")
+	s := w.open(t, bothLegs)
+	strace := harness.Start(t, harness.Command{Path: harness.Tool(t, "strace"), Args: []string{
+		"-f", "-qq", "-e", "trace=splice", "-e", "signal=none", "-o", log, "-p", strconv.Itoa(w.PID()),
+	}})
+	harness.Eventually(t, "the balancer is traced", func() error {
+		status := string(readFile(t, fmt.Sprintf("/proc/%d/status", w.PID())))
+		if strings.Contains(status, "TracerPid:\t0\n") {
+			return errors.New(status)
+		}
+		return nil
+	})
+	const size = 2 << 20
+	w.tradeBothWays(t, s, size)
+	strace.Signal(t, os.Interrupt)
+	strace.Wait(t)
+	var moved int64
+	for line := range strings.Lines(string(readFile(t, log))) {
+		_, result, _ := strings.Cut(line, " = ")
+		if n, err := strconv.ParseInt(strings.TrimSpace(result), 10, 64); err == nil && n > 0 {
+			moved += n
+		}
+	}
+	if moved < 2*size { // of four, since each byte is spliced into a pipe and out of it
+		t.Errorf("%d bytes went by splice, of a transfer of %d each way", moved, size)
+	}
+	t.Logf("%d bytes went by splice, of a transfer of %d each way", moved, size)
+}
+
+// TestKernelTLSBeginnings has clients send data in the ways in which it can come with the end of the handshake, or in
+// pieces.
+func TestKernelTLSBeginnings(t *testing.T) {
+	w := startKernelWorld(t)
+	for _, g := range []leg{termination, bothLegs} {
+		t.Run("with Finished/"+string(g), func(t *testing.T) {
+			before := w.secured(t, g, "kernel")
+			var cork *corked
+			config := w.trust(t)
+			config.VerifyConnection = func(tls.ConnectionState) error { // Finished comes next
+				cork.corks = true
+				return nil
+			}
+			client, _ := w.dial(t, g, w.Address(t, string(g)), config, func(c net.Conn) net.Conn {
+				cork = &corked{Conn: c}
+				return cork
+			})
+			check(t, harness.SendAll(client, "a question with Finished"))
+			check(t, cork.uncork())
+			s := &kernelSession{client: client}
+			s.accept(t, w)
+			expectText(t, s.backend, "a question with Finished")
+			check(t, harness.SendAll(s.backend, "an answer"))
+			expectText(t, s.client, "an answer")
+			w.awaitSecured(t, g, "kernel", before, 1)
+			check(t, roundTrip(s.client, s.backend))
+			s.close()
+		})
+		t.Run("byte by byte/"+string(g), func(t *testing.T) {
+			s := w.openWith(t, g, w.trust(t), func(c net.Conn) net.Conn { return crumbling{c} })
+			text := strings.Repeat("crumbs ", 50)
+			check(t, harness.SendAll(s.client, text))
+			expectText(t, s.backend, text)
+			check(t, roundTrip(s.client, s.backend))
+			check(t, s.client.CloseWrite())
+			expectEnd(t, s.backend)
+			s.close()
+			oneOf(t, []harness.Line{w.WaitSession(t, s.client.LocalAddr())}, "client_closed")
+		})
+		t.Run("close_notify behind data without a FIN/"+string(g), func(t *testing.T) {
+			var cork *corked
+			s := w.openWith(t, g, w.trust(t), func(c net.Conn) net.Conn {
+				cork = &corked{Conn: c}
+				return cork
+			})
+			cork.corks = true
+			check(t, harness.SendAll(s.client, "the last words"))
+			check(t, s.client.CloseWrite())
+			check(t, cork.uncork())
+			expectText(t, s.backend, "the last words")
+			expectEnd(t, s.backend)
+			check(t, harness.SendAll(s.backend, "and an answer"))
+			check(t, s.backend.CloseWrite())
+			expectText(t, s.client, "and an answer")
+			expectEnd(t, s.client)
+			oneOf(t, []harness.Line{w.WaitSession(t, s.client.LocalAddr())}, "client_closed")
+		})
+	}
+	t.Run("resumption", func(t *testing.T) {
+		config := w.trust(t)
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		for i := range 3 {
+			s := w.openWith(t, bothLegs, config, unwrapped)
+			if resumed := s.client.(*tls.Conn).ConnectionState().DidResume; resumed != (i > 0) {
+				t.Errorf("session %d: resumed %t", i, resumed)
+			}
+			if i > 0 && !s.backend.(*tls.Conn).ConnectionState().DidResume {
+				t.Errorf("session %d: not resumed with the backend", i)
+			}
+			check(t, harness.SendAll(s.client, "hello"))
+			expectText(t, s.backend, "hello")
+			s.close()
+		}
+	})
+	t.Run("many", func(t *testing.T) {
+		const sessions = 200
+		before := w.secured(t, bothLegs, "kernel")
+		config := w.trust(t)
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		var all []*kernelSession
+		for range sessions {
+			s := &kernelSession{}
+			s.client, s.below[0] = w.dial(t, bothLegs, w.Address(t, string(bothLegs)), config, unwrapped)
+			s.accept(t, w)
+			check(t, roundTrip(s.client, s.backend))
+			all = append(all, s)
+		}
+		w.awaitSecured(t, bothLegs, "kernel", before, sessions)
+		for i, s := range all {
+			text := fmt.Sprintf("the message of session %d", i)
+			check(t, harness.SendAll(s.client, text))
+			check(t, harness.SendAll(s.backend, text))
+		}
+		for i, s := range all {
+			text := fmt.Sprintf("the message of session %d", i)
+			expectText(t, s.backend, text)
+			expectText(t, s.client, text)
+			s.close()
+		}
+	})
+}
+
+// record is a record of TLS with this type and length, whose content is nonsense: nothing has sealed it.
+func record(kind byte, length int, content int) []byte {
+	r := append([]byte{kind, 3, 3, byte(length >> 8), byte(length)}, make([]byte, content)...)
+	_, _ = rand.Read(r[5:]) // never fails
+	return r
+}
+
+// TestKernelTLSEnds ends sessions of the kernel in all ways that are not in order, from each side.
+func TestKernelTLSEnds(t *testing.T) {
+	w := startKernelWorld(t)
+	broken := map[string]string{"client": "broken_tls", "backend": "backend_lost"}
+	for _, tc := range []struct {
+		name   string
+		breaks func(t *testing.T, s *kernelSession, below *net.TCPConn)
+		reason string // of the side; empty: that of TLS which is broken
+		err    string
+	}{
+		{name: "RST", reason: "_reset", breaks: func(_ *testing.T, _ *kernelSession, below *net.TCPConn) {
+			harness.Reset(below)
+		}},
+		{name: "FIN without close_notify", reason: "_closed",
+			breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) { check(t, below.CloseWrite()) }},
+		{name: "FIN within a record", reason: "_closed",
+			breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) {
+				check(t, harness.SendAll(below, string(record(23, 100, 50))))
+				check(t, below.CloseWrite())
+			}},
+		{name: "no TLS", err: "local error: tls:", breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) {
+			check(t, harness.SendAll(below, "GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"))
+		}},
+		{name: "wrong tag", err: "bad record MAC", breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) {
+			check(t, harness.SendAll(below, string(record(23, 100, 100))))
+		}},
+		{name: "too long", err: "local error: tls:", breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) {
+			check(t, harness.SendAll(below, string(record(23, 1<<16-1, 20_000))))
+		}},
+	} {
+		for _, side := range []string{"client", "backend"} {
+			t.Run(tc.name+" from the "+side, func(t *testing.T) {
+				s := w.open(t, bothLegs)
+				_, other, below := s.ends(side)
+				tc.breaks(t, s, below)
+				if _, err := io.Copy(io.Discard, other); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error("the other side is not told")
+				}
+				other.Close()
+				line := w.WaitSession(t, s.client.LocalAddr())
+				want := broken[side]
+				if tc.reason != "" {
+					want = side + tc.reason
+				}
+				if line.Reason != want || !strings.Contains(line.Err, tc.err) || (line.Err == "") != (tc.err == "") {
+					t.Errorf("want %s, %q: %s", want, tc.err, line.Text)
+				}
+			})
+		}
+	}
+	t.Run("alert", func(t *testing.T) {
+		var spoils *spoiled
+		s := w.openWith(t, bothLegs, w.trust(t), func(c net.Conn) net.Conn {
+			spoils = &spoiled{Conn: c}
+			return spoils
+		})
+		spoils.spoils = true
+		check(t, harness.SendAll(s.backend, "this will not arrive"))
+		if _, err := s.client.Read(make([]byte, 100)); err == nil || !strings.Contains(err.Error(), "bad record MAC") {
+			t.Errorf("the client has read a forged record: %v", err) // its alert is sent
+		}
+		line := w.WaitSession(t, s.client.LocalAddr())
+		if line.Reason != "broken_tls" || line.Err != "remote error: tls: bad record MAC" {
+			t.Errorf("%s", line.Text)
+		}
+	})
+	t.Run("idle", func(t *testing.T) {
+		b := startKernelWorld(t, `idle_timeout = "3s"`)
+		s := b.open(t, bothLegs)
+		expectEnd(t, s.client)
+		expectEnd(t, s.backend)
+		oneOf(t, []harness.Line{b.WaitSession(t, s.client.LocalAddr())}, "idle")
+	})
+}
+
+// TestKernelTLSUpgrade has a new process take over sessions whose TLS is the kernel's, at rest and in a transfer.
+func TestKernelTLSUpgrade(t *testing.T) {
+	const sessions = 5
+	w := kernelConfig(t)
+	u := startUpgrading(t, w.config, false)
+	var listeners struct {
+		Listeners []struct{ Name, Address string }
+	}
+	check(t, u.try("GET", "/v1/listeners", nil, &listeners))
+	open := func(g leg) *kernelSession {
+		s := &kernelSession{}
+		for _, l := range listeners.Listeners {
+			if l.Name == string(g) {
+				s.client, s.below[0] = w.dial(t, g, l.Address, w.trust(t), unwrapped)
+			}
+		}
+		s.accept(t, w)
+		check(t, roundTrip(s.client, s.backend))
+		return s
+	}
+	var kept []*kernelSession
+	for _, g := range []leg{termination, reencryption, bothLegs} {
+		for range sessions {
+			kept = append(kept, open(g))
+		}
+	}
+	stays := open(neitherLeg)
+	for round := range 2 {
+		done := u.upgrade()
+		if done.Sessions < len(kept) || round == 0 && done.Left["tls"] != 1 {
+			t.Errorf("upgrade %d: %+v", round, done)
+		}
+		for i, s := range append(kept, stays) {
+			text := fmt.Sprintf("message %d to session %d", round, i)
+			check(t, harness.SendAll(s.client, text))
+			expectText(t, s.backend, text)
+			check(t, harness.SendAll(s.backend, text))
+			expectText(t, s.client, text)
+		}
+	}
+	for i, s := range kept {
+		first, second, _ := s.ends([]string{"client", "backend"}[i%2])
+		check(t, first.CloseWrite())
+		expectEnd(t, second)
+		check(t, harness.SendAll(second, "the rest"))
+		check(t, second.CloseWrite())
+		expectText(t, first, "the rest")
+		expectEnd(t, first)
+	}
+	stays.close()
+	awaitGone(t, u.pids[0])
+}
+
+// TestKernelTLSDrain shuts the balancer down while a session of the kernel goes on, which may finish.
+func TestKernelTLSDrain(t *testing.T) {
+	w := startKernelWorld(t)
+	s := w.open(t, bothLegs)
+	w.Signal(t, os.Interrupt)
+	w.WaitLine(t, "the drain", func(l harness.Line) bool { return strings.Contains(l.Message, "drain") })
+	check(t, harness.SendAll(s.client, "still there"))
+	expectText(t, s.backend, "still there")
+	check(t, s.client.CloseWrite())
+	expectEnd(t, s.backend)
+	check(t, s.backend.CloseWrite())
+	expectEnd(t, s.client)
+	if code := w.Wait(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+var suites = []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
+
+// TestKernelTLSRedis has Redis' client and server, and openssl's client, speak each cipher suite through the kernel.
+func TestKernelTLSRedis(t *testing.T) {
+	dir := t.TempDir()
+	ca := newAuthority(t, dir, "ca")
+	ca.pair(t, "www", ecdsaKey(t), "www.example.com")
+	var b strings.Builder
+	for _, suite := range suites {
+		redis := startRedisTLS(t, ca, "www", "--tls-ciphersuites", suite, "--tls-protocols", "TLSv1.3")
+		fmt.Fprintf(&b, "[listener.%s]\naddress = %q\npool = %q\n%s\n[pool.%s]\nbackends = [%q]\nconnect_timeout = \"5m\"\n"+
+			"[pool.%s.tls]\nserver_name = \"www.example.com\"\n%s\n", suite, harness.FreeAddress(t), suite,
+			tlsTable(ca.pairs("www"), `handshake_timeout = "5m"`), suite, redis, suite, ca.fileKey("ca", "ca.crt"))
+	}
+	balancer := harness.StartBalancer(t, b.String())
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			at := balancer.Address(t, suite)
+			trusting := []string{"--tls", "--cacert", filepath.Join(dir, "ca.crt"), "--sni", "www.example.com",
+				"--tls-ciphersuites", suite}
+			value := strings.Repeat(suite, 2000)
+			for i, want := range []string{"OK", value} {
+				if got := redisCLI(t, at, append(trusting, [][]string{{"set", "a", value}, {"get", "a"}}[i]...)...); got != want {
+					t.Errorf("%.200q, want %.20q", got, want)
+				}
+			}
+			trial := harness.Start(t, harness.Command{Path: harness.Tool(t, "openssl"), Stdin: true,
+				Args: []string{"s_client", "-connect", at, "-ciphersuites", suite}})
+			trial.WaitStdout(t, "Cipher is "+suite)
+			trial.Say(t, "PING")
+			trial.WaitStdout(t, "+PONG")
+			trial.CloseStdin(t)
+			trial.Wait(t)
+			for _, side := range []string{"client", "backend"} {
+				awaitMetric(t, balancer, securedBy(leg(suite), side, "kernel"), 3)
+			}
+		})
+	}
+}
+
+// TestKernelTLSKeyUpdate has openssl's client and server change their keys, which this kernel cannot follow.
+func TestKernelTLSKeyUpdate(t *testing.T) {
+	w := startKernelWorld(t)
+	for _, key := range []string{"k", "K"} { // K asks for the other side's new keys, too
+		t.Run("client "+key, func(t *testing.T) {
+			before := w.secured(t, termination, "kernel")
+			ended := len(w.Sessions())
+			p := sClient(t, w.Address(t, string(termination)), "-tls1_3", "-servername", "www.example.com")
+			s := &kernelSession{}
+			s.accept(t, w)
+			expectText(t, s.backend, marker+"\n")
+			check(t, harness.SendAll(s.backend, "an answer\n"))
+			p.WaitStdout(t, "an answer")
+			w.awaitSecured(t, termination, "kernel", before, 1)
+			p.Say(t, key)
+			line := w.WaitSessions(t, ended+1)[ended]
+			if line.Reason != "broken_tls" || !strings.Contains(line.Err, "KeyUpdate") ||
+				!strings.Contains(line.Err, `kernel_tls = "off"`) {
+				t.Errorf("%s", line.Text)
+			}
+			p.CloseStdin(t)
+			p.Wait(t)
+		})
+	}
+	t.Run("backend", func(t *testing.T) {
+		port := harness.FreePort(t)
+		pair := filepath.Join(w.ca.dir, "www")
+		server := harness.Start(t, harness.Command{Path: harness.Tool(t, "openssl"), Stdin: true, Args: []string{
+			"s_server", "-accept", fmt.Sprintf("127.0.0.1:%d", port), "-cert", pair + ".crt", "-key", pair + ".key", "-tls1_3",
+		}})
+		server.WaitStdout(t, "ACCEPT")
+		b := world{Backends: []string{fmt.Sprintf("127.0.0.1:%d", port)}, Pool: append([]string{`connect_timeout = "5m"`},
+			encrypted(w.ca.fileKey("ca", "ca.crt"), `server_name = "www.example.com"`)...)}.start(t)
+		c := b.Dial(t, "main")
+		check(t, harness.SendAll(c, "hello\n"))
+		server.WaitStdout(t, "hello")
+		server.Say(t, "an answer")
+		expectText(t, c, "an answer\n")
+		awaitMetric(t, b, securedBy("main", "backend", "kernel"), 1)
+		server.Say(t, "k")
+		line := b.WaitSession(t, c.LocalAddr())
+		if line.Reason != "backend_lost" || !strings.Contains(line.Err, "KeyUpdate") {
+			t.Errorf("%s", line.Text)
+		}
+		server.CloseStdin(t)
+	})
+}
+
+// TestKernelTLSClientCertificates has clients that show a certificate, and a backend that reads what a PROXY header says
+// of it.
+func TestKernelTLSClientCertificates(t *testing.T) {
+	ca := newAuthority(t, t.TempDir(), "ca")
+	ca.pair(t, "www", ecdsaKey(t), "www.example.com")
+	ca.pair(t, "somebody", ecdsaKey(t))
+	shown, err := tls.LoadX509KeyPair(filepath.Join(ca.dir, "somebody.crt"), filepath.Join(ca.dir, "somebody.key"))
+	check(t, err)
+	b := world{Backends: []string{harness.Serve(t, proxyTLVs).Address()}, Pool: []string{`send_proxy = "v2"`},
+		Listener: []string{tlsTable(ca.pairs("www"), `client_auth = "required"`, ca.fileKey("client_ca", "ca.crt"))}}.
+		start(t)
+	for i := range 2 {
+		c, err := tls.DialWithDialer(&net.Dialer{Timeout: harness.Patience}, "tcp", b.Address(t, "main"),
+			&tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{shown}})
+		check(t, err)
+		check(t, c.SetDeadline(time.Now().Add(harness.Patience)))
+		got, err := io.ReadAll(c)
+		want := fmt.Sprintf("client %s\ntls true TLSv1.3 TLS_AES_128_GCM_SHA256\ncertificate true \"somebody\"\n",
+			c.LocalAddr())
+		if string(got) != want || err != nil {
+			t.Errorf("got\n%s%v, want\n%s", got, err, want)
+		}
+		check(t, c.Close())
+		awaitMetric(t, b, securedBy("main", "client", "kernel"), float64(i+1))
+	}
+}

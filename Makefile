@@ -12,7 +12,7 @@ IMAGE ?= limeload-l4
 IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
 IMAGE_BUILD ?= $(shell command -v buildah >/dev/null && echo buildah bud --format docker || echo docker build)
 
-.PHONY: help run build deb rpm release image test tools race race-e2e netns unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
+.PHONY: help run build deb rpm release image test tools race race-e2e netns vm unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ image: ## a container image, with buildah or docker; IMAGE and IMAGE_ARCH name i
 	$(RELEASE) -arch '$(IMAGE_ARCH)' image
 	$(IMAGE_BUILD) --platform linux/$(IMAGE_ARCH) --tag '$(IMAGE):$(subst +,_,$(VERSION))' $(BUILD)/image-$(IMAGE_ARCH)
 
-test: tools lint race ## everything CI runs: what the tests need is installed first
+test: tools lint race vm ## everything CI runs: what the tests need is installed first
 
 tools: ## install the servers and tools that the tests talk to, or say what is missing
 	$(GO) run ./test/install
@@ -54,6 +54,19 @@ netns: ## the tests that need a network namespace of their own
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./healthcheck/probe
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./l4
 
+# The tests of kernel TLS, and those of TLS for which it makes no difference, with what they need inside.
+VM_TESTS := ^Test(KernelTLS.*|TLSEndsWithRoutes)$$
+VM_PACK  := $(CURDIR)/$(BIN) openssl strace redis-server redis-cli
+VM_SOAK_TESTS := ^Test(SoakKernelTLS|PostgresTLSTraffic|TLS(Versions|Certificates|Staple|Resumption|ResumptionByRules|\
+	ClientCertificates|BehindHAProxy|ProxyHeaderToPrograms|ToRedis|NamesToNginx|EndsHashSNI|Replaced))$$
+VM_SOAK_PACK   = $(VM_PACK) haproxy nginx $(wildcard /usr/lib/nginx/modules/ngx_stream_module.so /usr/lib/postgresql/* \
+	/usr/share/postgresql) $(CURDIR)/docs/tls.md
+in-vm = CGO_ENABLED=0 LIMELOAD_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -exec '$(CURDIR)/$(BUILD)/vm $(addprefix -pack ,$(1))'
+
+vm: build ## the tests of kernel TLS, in a virtual machine whose kernel has it
+	$(GO) build -o $(BUILD)/vm ./test/vm
+	$(call in-vm,$(VM_PACK)) -tags vm -timeout 10m -run '$(VM_TESTS)' ./test
+
 unit: ## the tests beside the code only
 	$(GO) test $$($(GO) list ./... | grep -v -e '/test$$' -e '/test/packaging$$')
 
@@ -68,8 +81,10 @@ fuzz: ## run every fuzz target for FUZZ_TIME each
 		done; \
 	done
 
-soak: tools ## the tests that take long or state figures
+soak: tools build ## the tests that take long or state figures
 	$(GO) test -count=1 -timeout 60m -tags soak -run Soak -v ./test ./test/packaging
+	$(GO) build -o $(BUILD)/vm ./test/vm
+	$(call in-vm,$(VM_SOAK_PACK)) -tags vm,soak -timeout 3h -run '$(subst | ,|,$(VM_SOAK_TESTS))' -v ./test
 
 bench: tools build ## compare with HAProxy and nginx: about 45 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json
@@ -89,7 +104,9 @@ fmt: ## format all code
 lint: vuln ## formatting, vet, staticcheck, and vuln
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet -tags netns,soak ./...
+	$(GO) vet -tags vm,soak ./test/...
 	$(GO) tool staticcheck -tags netns,soak ./...
+	$(GO) tool staticcheck -tags vm,soak ./test/...
 
 vuln: ## known vulnerabilities in what the code calls, where their database can be reached
 	@found=$$($(GO) tool govulncheck ./... 2>&1) || case "$$found" in \

@@ -5,40 +5,30 @@ package test
 import (
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/limeload/limeload-l4/test/harness"
 )
 
-// certificatesOf reads the certificates of a file.
-func certificatesOf(path string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificates", path)
-	}
-	return pool, nil
-}
+var suites = []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
 
 // TestKernelTLSRelay has sessions of each kind of encryption carry small and large answers, and end their halves.
 func TestKernelTLSRelay(t *testing.T) {
 	const bulk = 4 << 20
 	w := startKernelWorld(t)
 	line := w.WaitLine(t, "what the kernel can do", func(l harness.Line) bool { return l.Event == "kernel_tls" })
-	for _, suite := range []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} {
+	for _, suite := range suites {
 		if !strings.Contains(line.Text, suite) || line.Has("err") {
 			t.Errorf("the kernel has no %s: %s", suite, line.Text)
 		}
@@ -81,11 +71,7 @@ func TestKernelTLSRelay(t *testing.T) {
 		before := w.secured(t, termination, "kernel")
 		config := w.trust(t)
 		config.MaxVersion = tls.VersionTLS12
-		client, _ := w.dial(t, termination, w.Address(t, string(termination)), config, unwrapped)
-		s := &kernelSession{client: client}
-		s.accept(t, w)
-		check(t, roundTrip(s.client, s.backend))
-		s.close()
+		w.begin(t, termination, w.Address(t, string(termination)), config).close()
 		w.awaitSecured(t, termination, "user", []float64{0}, 1)
 		w.awaitSecured(t, termination, "kernel", before, 0)
 	})
@@ -94,7 +80,7 @@ func TestKernelTLSRelay(t *testing.T) {
 // halfClose has one side end its half behind a question, and get the answer then.
 func halfClose(t *testing.T, w *kernelWorld, g leg, side string) {
 	s := w.open(t, g)
-	asking, answering, _ := s.ends(side)
+	asking, answering := s.ends(side)
 	question, answer := strings.Repeat("question", 1000), strings.Repeat("an answer", 100_000)
 	check(t, harness.SendAll(asking, question))
 	check(t, asking.CloseWrite())
@@ -138,27 +124,23 @@ func spliced(t *testing.T, w *kernelWorld) {
 	t.Logf("%d bytes went by splice, of a transfer of %d each way", moved, size)
 }
 
-// TestKernelTLSBeginnings has clients send data in the ways in which it can come with the end of the handshake, or in
-// pieces.
-func TestKernelTLSBeginnings(t *testing.T) {
+// TestKernelTLSRecords has records come in pieces, together, and with the end of the handshake.
+func TestKernelTLSRecords(t *testing.T) {
 	w := startKernelWorld(t)
 	for _, g := range []leg{termination, bothLegs} {
 		t.Run("with Finished/"+string(g), func(t *testing.T) {
 			before := w.secured(t, g, "kernel")
-			var cork *corked
+			c := harness.Dial(t, w.Address(t, string(g)))
+			client := tlsEnd{below: &wire{Conn: c}}
 			config := w.trust(t)
 			config.VerifyConnection = func(tls.ConnectionState) error { // Finished comes next
-				cork.corks = true
+				client.below.corks = true
 				return nil
 			}
-			client, _ := w.dial(t, g, w.Address(t, string(g)), config, func(c net.Conn) net.Conn {
-				cork = &corked{Conn: c}
-				return cork
-			})
+			client.duplex = tls.Client(client.below, config)
 			check(t, harness.SendAll(client, "a question with Finished"))
-			check(t, cork.uncork())
-			s := &kernelSession{client: client}
-			s.accept(t, w)
+			client.below.uncork(t)
+			s := &kernelSession{client, w.accept(t)}
 			expectText(t, s.backend, "a question with Finished")
 			check(t, harness.SendAll(s.backend, "an answer"))
 			expectText(t, s.client, "an answer")
@@ -166,45 +148,46 @@ func TestKernelTLSBeginnings(t *testing.T) {
 			check(t, roundTrip(s.client, s.backend))
 			s.close()
 		})
-		t.Run("byte by byte/"+string(g), func(t *testing.T) {
-			s := w.openWith(t, g, w.trust(t), func(c net.Conn) net.Conn { return crumbling{c} })
+	}
+	for _, side := range []string{"client", "backend"} {
+		t.Run("byte by byte/"+side, func(t *testing.T) {
+			s := w.open(t, bothLegs)
+			from, to := s.ends(side)
+			from.below.crumbles = true
 			text := strings.Repeat("crumbs ", 50)
-			check(t, harness.SendAll(s.client, text))
-			expectText(t, s.backend, text)
+			check(t, harness.SendAll(from, text))
+			expectText(t, to, text)
 			check(t, roundTrip(s.client, s.backend))
-			check(t, s.client.CloseWrite())
-			expectEnd(t, s.backend)
+			check(t, from.CloseWrite())
+			expectEnd(t, to)
 			s.close()
-			oneOf(t, []harness.Line{w.WaitSession(t, s.client.LocalAddr())}, "client_closed")
+			oneOf(t, []harness.Line{w.WaitSession(t, s.client.LocalAddr())}, side+"_closed")
 		})
-		t.Run("close_notify behind data without a FIN/"+string(g), func(t *testing.T) {
-			var cork *corked
-			s := w.openWith(t, g, w.trust(t), func(c net.Conn) net.Conn {
-				cork = &corked{Conn: c}
-				return cork
-			})
-			cork.corks = true
-			check(t, harness.SendAll(s.client, "the last words"))
-			check(t, s.client.CloseWrite())
-			check(t, cork.uncork())
-			expectText(t, s.backend, "the last words")
-			expectEnd(t, s.backend)
-			check(t, harness.SendAll(s.backend, "and an answer"))
-			check(t, s.backend.CloseWrite())
-			expectText(t, s.client, "and an answer")
-			expectEnd(t, s.client)
-			oneOf(t, []harness.Line{w.WaitSession(t, s.client.LocalAddr())}, "client_closed")
+		t.Run("close_notify behind data without a FIN/"+side, func(t *testing.T) {
+			s := w.open(t, bothLegs)
+			from, to := s.ends(side)
+			from.below.corks = true
+			check(t, harness.SendAll(from, "the last words"))
+			check(t, from.CloseWrite())
+			from.below.uncork(t)
+			expectText(t, to, "the last words")
+			expectEnd(t, to)
+			check(t, harness.SendAll(to, "and an answer"))
+			check(t, to.CloseWrite())
+			expectText(t, from, "and an answer")
+			expectEnd(t, from)
+			oneOf(t, []harness.Line{w.WaitSession(t, s.client.LocalAddr())}, side+"_closed")
 		})
 	}
 	t.Run("resumption", func(t *testing.T) {
 		config := w.trust(t)
 		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 		for i := range 3 {
-			s := w.openWith(t, bothLegs, config, unwrapped)
-			if resumed := s.client.(*tls.Conn).ConnectionState().DidResume; resumed != (i > 0) {
+			s := w.openWith(t, bothLegs, config)
+			if resumed := s.client.duplex.(*tls.Conn).ConnectionState().DidResume; resumed != (i > 0) {
 				t.Errorf("session %d: resumed %t", i, resumed)
 			}
-			if i > 0 && !s.backend.(*tls.Conn).ConnectionState().DidResume {
+			if i > 0 && !s.backend.duplex.(*tls.Conn).ConnectionState().DidResume {
 				t.Errorf("session %d: not resumed with the backend", i)
 			}
 			check(t, harness.SendAll(s.client, "hello"))
@@ -212,32 +195,30 @@ func TestKernelTLSBeginnings(t *testing.T) {
 			s.close()
 		}
 	})
-	t.Run("many", func(t *testing.T) {
-		const sessions = 200
-		before := w.secured(t, bothLegs, "kernel")
-		config := w.trust(t)
-		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-		var all []*kernelSession
-		for range sessions {
-			s := &kernelSession{}
-			s.client, s.below[0] = w.dial(t, bothLegs, w.Address(t, string(bothLegs)), config, unwrapped)
-			s.accept(t, w)
-			check(t, roundTrip(s.client, s.backend))
-			all = append(all, s)
-		}
-		w.awaitSecured(t, bothLegs, "kernel", before, sessions)
-		for i, s := range all {
-			text := fmt.Sprintf("the message of session %d", i)
-			check(t, harness.SendAll(s.client, text))
-			check(t, harness.SendAll(s.backend, text))
-		}
-		for i, s := range all {
-			text := fmt.Sprintf("the message of session %d", i)
-			expectText(t, s.backend, text)
-			expectText(t, s.client, text)
-			s.close()
-		}
-	})
+	t.Run("many at once", func(t *testing.T) { manySessions(t, w, 50) })
+}
+
+// manySessions has so many sessions at once carry messages of their own.
+func manySessions(t *testing.T, w *kernelWorld, sessions int) {
+	before := w.secured(t, bothLegs, "kernel")
+	config := w.trust(t)
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	var all []*kernelSession
+	for range sessions {
+		all = append(all, w.begin(t, bothLegs, w.Address(t, string(bothLegs)), config))
+	}
+	w.awaitSecured(t, bothLegs, "kernel", before, float64(sessions))
+	for i, s := range all {
+		text := fmt.Sprintf("the message of session %d", i)
+		check(t, harness.SendAll(s.client, text))
+		check(t, harness.SendAll(s.backend, text))
+	}
+	for i, s := range all {
+		text := fmt.Sprintf("the message of session %d", i)
+		expectText(t, s.backend, text)
+		expectText(t, s.client, text)
+		s.close()
+	}
 }
 
 // record is a record of TLS with this type and length, whose content is nonsense: nothing has sealed it.
@@ -253,35 +234,35 @@ func TestKernelTLSEnds(t *testing.T) {
 	broken := map[string]string{"client": "broken_tls", "backend": "backend_lost"}
 	for _, tc := range []struct {
 		name   string
-		breaks func(t *testing.T, s *kernelSession, below *net.TCPConn)
+		breaks func(t *testing.T, c *net.TCPConn)
 		reason string // of the side; empty: that of TLS which is broken
 		err    string
 	}{
-		{name: "RST", reason: "_reset", breaks: func(_ *testing.T, _ *kernelSession, below *net.TCPConn) {
-			harness.Reset(below)
+		{name: "RST", reason: "_reset", err: "connection reset by peer", breaks: func(_ *testing.T, c *net.TCPConn) {
+			harness.Reset(c)
 		}},
 		{name: "FIN without close_notify", reason: "_closed",
-			breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) { check(t, below.CloseWrite()) }},
+			breaks: func(t *testing.T, c *net.TCPConn) { check(t, c.CloseWrite()) }},
 		{name: "FIN within a record", reason: "_closed",
-			breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) {
-				check(t, harness.SendAll(below, string(record(23, 100, 50))))
-				check(t, below.CloseWrite())
+			breaks: func(t *testing.T, c *net.TCPConn) {
+				check(t, harness.SendAll(c, string(record(23, 100, 50))))
+				check(t, c.CloseWrite())
 			}},
-		{name: "no TLS", err: "local error: tls:", breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) {
-			check(t, harness.SendAll(below, "GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"))
+		{name: "no TLS", err: "local error: tls:", breaks: func(t *testing.T, c *net.TCPConn) {
+			check(t, harness.SendAll(c, "GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"))
 		}},
-		{name: "wrong tag", err: "bad record MAC", breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) {
-			check(t, harness.SendAll(below, string(record(23, 100, 100))))
+		{name: "wrong tag", err: "bad record MAC", breaks: func(t *testing.T, c *net.TCPConn) {
+			check(t, harness.SendAll(c, string(record(23, 100, 100))))
 		}},
-		{name: "too long", err: "local error: tls:", breaks: func(t *testing.T, _ *kernelSession, below *net.TCPConn) {
-			check(t, harness.SendAll(below, string(record(23, 1<<16-1, 20_000))))
+		{name: "too long", err: "local error: tls:", breaks: func(t *testing.T, c *net.TCPConn) {
+			check(t, harness.SendAll(c, string(record(23, 1<<16-1, 20_000))))
 		}},
 	} {
 		for _, side := range []string{"client", "backend"} {
 			t.Run(tc.name+" from the "+side, func(t *testing.T) {
 				s := w.open(t, bothLegs)
-				_, other, below := s.ends(side)
-				tc.breaks(t, s, below)
+				this, other := s.ends(side)
+				tc.breaks(t, this.socket())
 				if _, err := io.Copy(io.Discard, other); errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Error("the other side is not told")
 				}
@@ -297,22 +278,21 @@ func TestKernelTLSEnds(t *testing.T) {
 			})
 		}
 	}
-	t.Run("alert", func(t *testing.T) {
-		var spoils *spoiled
-		s := w.openWith(t, bothLegs, w.trust(t), func(c net.Conn) net.Conn {
-			spoils = &spoiled{Conn: c}
-			return spoils
+	for _, side := range []string{"client", "backend"} {
+		t.Run("alert from the "+side, func(t *testing.T) {
+			s := w.open(t, bothLegs)
+			this, other := s.ends(side)
+			this.below.spoils = true
+			check(t, harness.SendAll(other, "this will not arrive"))
+			if _, err := this.Read(make([]byte, 100)); err == nil || !strings.Contains(err.Error(), "bad record MAC") {
+				t.Errorf("a forged record was read: %v", err) // otherwise an alert was sent
+			}
+			line := w.WaitSession(t, s.client.LocalAddr())
+			if line.Reason != broken[side] || line.Err != "remote error: tls: bad record MAC" {
+				t.Errorf("want %s: %s", broken[side], line.Text)
+			}
 		})
-		spoils.spoils = true
-		check(t, harness.SendAll(s.backend, "this will not arrive"))
-		if _, err := s.client.Read(make([]byte, 100)); err == nil || !strings.Contains(err.Error(), "bad record MAC") {
-			t.Errorf("the client has read a forged record: %v", err) // its alert is sent
-		}
-		line := w.WaitSession(t, s.client.LocalAddr())
-		if line.Reason != "broken_tls" || line.Err != "remote error: tls: bad record MAC" {
-			t.Errorf("%s", line.Text)
-		}
-	})
+	}
 	t.Run("idle", func(t *testing.T) {
 		b := startKernelWorld(t, `idle_timeout = "3s"`)
 		s := b.open(t, bothLegs)
@@ -332,15 +312,8 @@ func TestKernelTLSUpgrade(t *testing.T) {
 	}
 	check(t, u.try("GET", "/v1/listeners", nil, &listeners))
 	open := func(g leg) *kernelSession {
-		s := &kernelSession{}
-		for _, l := range listeners.Listeners {
-			if l.Name == string(g) {
-				s.client, s.below[0] = w.dial(t, g, l.Address, w.trust(t), unwrapped)
-			}
-		}
-		s.accept(t, w)
-		check(t, roundTrip(s.client, s.backend))
-		return s
+		i := slices.IndexFunc(listeners.Listeners, func(l struct{ Name, Address string }) bool { return l.Name == string(g) })
+		return w.begin(t, g, listeners.Listeners[i].Address, w.trust(t))
 	}
 	var kept []*kernelSession
 	for _, g := range []leg{termination, reencryption, bothLegs} {
@@ -363,7 +336,7 @@ func TestKernelTLSUpgrade(t *testing.T) {
 		}
 	}
 	for i, s := range kept {
-		first, second, _ := s.ends([]string{"client", "backend"}[i%2])
+		first, second := s.ends([]string{"client", "backend"}[i%2])
 		check(t, first.CloseWrite())
 		expectEnd(t, second)
 		check(t, harness.SendAll(second, "the rest"))
@@ -379,8 +352,8 @@ func TestKernelTLSUpgrade(t *testing.T) {
 func TestKernelTLSDrain(t *testing.T) {
 	w := startKernelWorld(t)
 	s := w.open(t, bothLegs)
-	w.Signal(t, os.Interrupt)
-	w.WaitLine(t, "the drain", func(l harness.Line) bool { return strings.Contains(l.Message, "drain") })
+	w.Signal(t, syscall.SIGTERM)
+	w.WaitLine(t, "the drain", func(l harness.Line) bool { return l.Event == "draining" })
 	check(t, harness.SendAll(s.client, "still there"))
 	expectText(t, s.backend, "still there")
 	check(t, s.client.CloseWrite())
@@ -391,8 +364,6 @@ func TestKernelTLSDrain(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 }
-
-var suites = []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
 
 // TestKernelTLSRedis has Redis' client and server, and openssl's client, speak each cipher suite through the kernel.
 func TestKernelTLSRedis(t *testing.T) {
@@ -440,10 +411,9 @@ func TestKernelTLSKeyUpdate(t *testing.T) {
 			before := w.secured(t, termination, "kernel")
 			ended := len(w.Sessions())
 			p := sClient(t, w.Address(t, string(termination)), "-tls1_3", "-servername", "www.example.com")
-			s := &kernelSession{}
-			s.accept(t, w)
-			expectText(t, s.backend, marker+"\n")
-			check(t, harness.SendAll(s.backend, "an answer\n"))
+			backend := w.accept(t)
+			expectText(t, backend, marker+"\n")
+			check(t, harness.SendAll(backend, "an answer\n"))
 			p.WaitStdout(t, "an answer")
 			w.awaitSecured(t, termination, "kernel", before, 1)
 			p.Say(t, key)
@@ -480,8 +450,7 @@ func TestKernelTLSKeyUpdate(t *testing.T) {
 	})
 }
 
-// TestKernelTLSClientCertificates has clients that show a certificate, and a backend that reads what a PROXY header says
-// of it.
+// TestKernelTLSClientCertificates has clients that show a certificate, of which a PROXY header tells the backend.
 func TestKernelTLSClientCertificates(t *testing.T) {
 	ca := newAuthority(t, t.TempDir(), "ca")
 	ca.pair(t, "www", ecdsaKey(t), "www.example.com")

@@ -5,6 +5,7 @@ package test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -54,26 +55,27 @@ type kernelWorld struct {
 	*harness.Balancer
 	ca     *authority
 	config string
-	conns  chan [2]duplex // what a backend reads and writes, and the connection below it
+	conns  chan tlsEnd // of the backends
 }
 
 // kernelConfig makes the files and the backends, and the configuration, for a balancer that the test starts. Each
 // listener has these further lines.
 func kernelConfig(t testing.TB, listener ...string) *kernelWorld {
 	t.Helper()
-	w := &kernelWorld{ca: newAuthority(t, t.TempDir(), "ca"), conns: make(chan [2]duplex)}
+	w := &kernelWorld{ca: newAuthority(t, t.TempDir(), "ca"), conns: make(chan tlsEnd)}
 	w.ca.pair(t, "www", ecdsaKey(t), "www.example.com")
 	pair, err := tls.LoadX509KeyPair(filepath.Join(w.ca.dir, "www.crt"), filepath.Join(w.ca.dir, "www.key"))
 	check(t, err)
-	plain := harness.Serve(t, func(ctx context.Context, c *net.TCPConn) { w.handOver(ctx, c, c) })
+	plain := harness.Serve(t, func(ctx context.Context, c *net.TCPConn) { w.handOver(ctx, tlsEnd{c, &wire{Conn: c}}) })
 	secured := &tls.Config{Certificates: []tls.Certificate{pair}}
 	secure := harness.Serve(t, func(ctx context.Context, c *net.TCPConn) {
-		s := tls.Server(c, secured)
-		if s.HandshakeContext(ctx) == nil {
-			w.handOver(ctx, s, c)
+		below := &wire{Conn: c}
+		if s := tls.Server(below, secured); s.HandshakeContext(ctx) == nil {
+			w.handOver(ctx, tlsEnd{s, below})
 		}
 	})
 	var b strings.Builder
+	b.WriteString("[global]\ndrain_timeout = \"5m\"\n")
 	for _, g := range []leg{termination, reencryption, bothLegs, neitherLeg} {
 		pool := map[leg]string{termination: "plain", neitherLeg: "off"}[g]
 		if pool == "" {
@@ -108,82 +110,89 @@ func startKernelWorld(t testing.TB, listener ...string) *kernelWorld {
 }
 
 // handOver passes a connection to the test, and keeps it until the backend's end.
-func (w *kernelWorld) handOver(ctx context.Context, c, below duplex) {
+func (w *kernelWorld) handOver(ctx context.Context, e tlsEnd) {
 	select {
-	case w.conns <- [2]duplex{c, below}:
+	case w.conns <- e:
 		<-ctx.Done()
 	case <-ctx.Done():
 	}
 }
 
-// A kernelSession is a session through a kernelWorld, which has carried a byte each way.
-type kernelSession struct {
-	client, backend duplex // as the ends of the session use them
-	below           [2]*net.TCPConn
+// A tlsEnd is an end of a session.
+type tlsEnd struct {
+	duplex       // as the end is used
+	below  *wire // the connection under its TLS, or just the connection
 }
+
+// socket is the end's connection.
+func (e tlsEnd) socket() *net.TCPConn { return e.below.Conn.(*net.TCPConn) }
+
+// A kernelSession is a session through a kernelWorld, which has carried a byte each way.
+type kernelSession struct{ client, backend tlsEnd }
 
 // trust is the configuration of a client that knows the listeners' certificate.
 func (w *kernelWorld) trust(t testing.TB) *tls.Config {
 	t.Helper()
-	pool, err := certificatesOf(filepath.Join(w.ca.dir, "ca.crt"))
-	check(t, err)
-	return &tls.Config{RootCAs: pool, ServerName: "www.example.com"}
+	known := x509.NewCertPool()
+	known.AddCert(w.ca.cert)
+	return &tls.Config{RootCAs: known, ServerName: "www.example.com"}
 }
 
-// dial connects to the listener of a leg at this address. wrap may change the connection below the client's TLS.
-func (w *kernelWorld) dial(t testing.TB, g leg, at string, config *tls.Config, wrap func(net.Conn) net.Conn) (
-	client duplex, below *net.TCPConn,
-) {
+// dial connects to the listener of a leg at this address.
+func (w *kernelWorld) dial(t testing.TB, g leg, at string, config *tls.Config) tlsEnd {
 	t.Helper()
-	below = harness.Dial(t, at)
-	check(t, below.SetDeadline(time.Now().Add(harness.Patience)))
+	c := harness.Dial(t, at)
+	check(t, c.SetDeadline(time.Now().Add(harness.Patience)))
+	below := &wire{Conn: c}
 	if g == reencryption {
-		return below, below
+		return tlsEnd{c, below}
 	}
-	c := tls.Client(wrap(below), config)
-	check(t, c.Handshake())
-	return c, below
+	s := tls.Client(below, config)
+	check(t, s.Handshake())
+	return tlsEnd{s, below}
 }
 
-// unwrapped is the wrap of a client that sends as it likes.
-func unwrapped(c net.Conn) net.Conn { return c }
+// accept takes the backend's end of the next session.
+func (w *kernelWorld) accept(t testing.TB) tlsEnd {
+	t.Helper()
+	e := harness.Receive(t, "connection at the backend", w.conns)
+	t.Cleanup(func() { e.socket().Close() })
+	check(t, e.socket().SetDeadline(time.Now().Add(harness.Patience)))
+	return e
+}
+
+// begin begins a session at a listener with this address, and sends a byte each way.
+func (w *kernelWorld) begin(t testing.TB, g leg, at string, config *tls.Config) *kernelSession {
+	t.Helper()
+	client := w.dial(t, g, at, config)
+	s := &kernelSession{client, w.accept(t)}
+	check(t, roundTrip(s.client, s.backend))
+	return s
+}
 
 // open begins a session. When it returns, the kernel has the session's TLS, unless the leg is neitherLeg.
 func (w *kernelWorld) open(t testing.TB, g leg) *kernelSession {
 	t.Helper()
-	return w.openWith(t, g, w.trust(t), unwrapped)
+	return w.openWith(t, g, w.trust(t))
 }
 
-func (w *kernelWorld) openWith(
-	t testing.TB, g leg, config *tls.Config, wrap func(net.Conn) net.Conn,
-) *kernelSession {
+// openWith is open with another configuration of the client.
+func (w *kernelWorld) openWith(t testing.TB, g leg, config *tls.Config) *kernelSession {
 	t.Helper()
 	before := w.secured(t, g, "kernel")
-	s := &kernelSession{}
-	s.client, s.below[0] = w.dial(t, g, w.Address(t, string(g)), config, wrap)
-	s.accept(t, w)
-	check(t, roundTrip(s.client, s.backend))
+	s := w.begin(t, g, w.Address(t, string(g)), config)
 	if g != neitherLeg {
 		w.awaitSecured(t, g, "kernel", before, 1)
 	}
 	return s
 }
 
-// accept takes the backend's end of the session.
-func (s *kernelSession) accept(t testing.TB, w *kernelWorld) {
-	t.Helper()
-	conns := harness.Receive(t, "connection at the backend", w.conns)
-	s.backend, s.below[1] = conns[0], conns[1].(*net.TCPConn)
-	t.Cleanup(func() { s.below[1].Close() })
-	check(t, s.below[1].SetDeadline(time.Now().Add(harness.Patience)))
-}
-
-// ends are the client's and the backend's end by the name of the side, and the connections below.
-func (s *kernelSession) ends(side string) (from, to duplex, below *net.TCPConn) {
+// ends are the end on this side and the other one.
+func (s *kernelSession) ends(side string) (from, to tlsEnd) {
 	if side == "client" {
-		return s.client, s.backend, s.below[0]
+		return s.client, s.backend
 	}
-	return s.backend, s.client, s.below[1]
+	return s.backend, s.client
 }
 
 // close closes both ends.
@@ -259,56 +268,50 @@ func (w *kernelWorld) tradeBothWays(t *testing.T, s *kernelSession, size int64) 
 	oneOf(t, []harness.Line{line}, "client_closed", "backend_closed")
 }
 
-// A corked connection keeps what is written while it is corked, and then sends it at once.
-type corked struct {
+// A wire is a connection below the TLS of a test, which it can disturb. Its zero value lacks only Conn. What it does is
+// changed while nobody reads or writes.
+type wire struct {
 	net.Conn
-	kept  []byte
-	corks bool
+	corks    bool   // what is written is kept, see uncork
+	kept     []byte // so far
+	crumbles bool   // each byte is sent by itself
+	spoils   bool   // the last byte of what is read changes
 }
 
 // Write implements io.Writer.
-func (c *corked) Write(p []byte) (int, error) {
-	if c.corks {
-		c.kept = append(c.kept, p...)
+func (w *wire) Write(p []byte) (int, error) {
+	switch {
+	case w.corks:
+		w.kept = append(w.kept, p...)
+		return len(p), nil
+	case w.crumbles:
+		for i := range p {
+			if _, err := w.Conn.Write(p[i : i+1]); err != nil {
+				return i, err
+			}
+		}
 		return len(p), nil
 	}
-	return c.Conn.Write(p)
-}
-
-// uncork sends what is kept.
-func (c *corked) uncork() error {
-	c.corks = false
-	_, err := c.Conn.Write(c.kept)
-	c.kept = nil
-	return err
-}
-
-// A crumbling connection sends every byte by itself.
-type crumbling struct{ net.Conn }
-
-// Write implements io.Writer.
-func (c crumbling) Write(p []byte) (int, error) {
-	for i := range p {
-		if _, err := c.Conn.Write(p[i : i+1]); err != nil {
-			return i, err
-		}
-	}
-	return len(p), nil
-}
-
-// A spoiled connection changes the last byte of what is read once it is told to.
-type spoiled struct {
-	net.Conn
-	spoils bool
+	return w.Conn.Write(p)
 }
 
 // Read implements io.Reader.
-func (c *spoiled) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if c.spoils && n > 0 {
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if w.spoils && n > 0 {
 		p[n-1] ^= 1
 	}
 	return n, err
+}
+
+// uncork sends what is kept, at once.
+func (w *wire) uncork(t testing.TB) {
+	t.Helper()
+	check(t, w.SetWriteDeadline(time.Now().Add(harness.Patience))) // a close_notify of crypto/tls lets it pass
+	w.corks = false
+	_, err := w.Conn.Write(w.kept)
+	check(t, err)
+	w.kept = nil
 }
 
 // expectText reads exactly this text.

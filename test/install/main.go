@@ -188,7 +188,8 @@ mv ../kernel.new ../kernel
 func byHand(packages []string, unpacked bool) string {
 	text := "The tests need what this machine lacks, and what cannot be installed from here. On Debian, run:\n\n"
 	if len(packages) > 0 {
-		text += "  sudo apt-get update && sudo apt-get install --no-install-recommends " + strings.Join(packages, " ") + "\n\n"
+		text += "  sudo apt-get update && sudo apt-get install --no-install-recommends " + strings.Join(packages, " ") +
+			"\n\n"
 	}
 	if !unpacked {
 		text += "  apt-get download $(apt-cache depends --important linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p')\n" +

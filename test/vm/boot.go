@@ -21,7 +21,7 @@ func boot(ctx context.Context, dir, kernel, archive string, o options, stdout io
 		"-accel", "tcg", "-cpu", "max,la57=off", "-smp", "2", "-m", o.memory,
 		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
 		"-kernel", kernel, "-initrd", archive, "-append", "console=ttyS0 quiet panic=-1 mitigations=off " +
-			"cryptomgr.notests=1 nokaslr tsc=reliable no_timer_check random.trust_cpu=on",
+			"cryptomgr.notests=1 nokaslr random.trust_cpu=on",
 		"-serial", "file:" + console, "-serial", "stdio", "-serial", "file:" + status,
 	}, o.qemu...)
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)

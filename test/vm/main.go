@@ -1,5 +1,5 @@
-// Command vm runs a program in a virtual machine, for tests that need what the kernel of this machine lacks: kernel
-// TLS. The machine has Debian's cloud kernel, which `make tools` unpacks into build/kernel, the kernel's modules of TLS,
+// Command vm runs a program in a virtual machine, for tests that need what the kernel of this machine lacks: kernel TLS.
+// The machine has Debian's cloud kernel, which `make tools` unpacks into build/kernel, the kernel's modules of TLS,
 // busybox, and the programs and folders that -pack names. It has no disk and no network but loopback, and is gone when
 // the program ends.
 //
@@ -62,7 +62,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		fmt.Fprintln(stderr, "usage: vm [flags] program [arguments]")
 		flags.PrintDefaults()
 	}
-	flags.StringVar(&o.kernel, "kernel", "", "the folder of the unpacked kernel package; empty: build/kernel beside go.mod")
+	flags.StringVar(&o.kernel, "kernel", "", "the folder of the unpacked package; empty: build/kernel beside go.mod")
 	flags.Var(&o.pack, "pack", "a program, file or folder that is needed inside, with its libraries; may be given again")
 	flags.Var(&o.qemu, "qemu", "a further argument of QEMU; may be given again")
 	flags.StringVar(&o.memory, "memory", "2G", "the machine's memory")

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
@@ -87,9 +86,9 @@ func (p packer) all(k kernel, o options) error {
 // add adds a program in PATH, a file or a folder, and the libraries of all programs among them.
 func (p packer) add(path string) error {
 	if !strings.Contains(path, "/") {
-		found, err := exec.LookPath(path)
+		found, err := look(path)
 		if err != nil {
-			return fmt.Errorf("%w: `make tools` installs what the tests need", err)
+			return err
 		}
 		path = found
 	}
@@ -113,6 +112,20 @@ func (p packer) add(path string) error {
 		}
 		return p.file(path)
 	})
+}
+
+// look finds a program in PATH, or in a folder of programs for administrators, which a user's PATH lacks.
+func look(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return filepath.Join(dir, name), nil
+		}
+	}
+	return "", fmt.Errorf("%w: `make tools` installs what the tests need", err)
 }
 
 // file adds a file and, if it is a program, its libraries.
@@ -167,9 +180,9 @@ func libraries(path string) ([]string, error) {
 // busybox adds busybox, and a link to it for each of its commands that the archive does not have.
 func (p packer) busybox() error {
 	const inside = "/bin/busybox"
-	busybox, err := exec.LookPath("busybox")
+	busybox, err := look("busybox")
 	if err != nil {
-		return fmt.Errorf("%w: `make tools` installs what the tests need", err)
+		return err
 	}
 	if err := p.archive.file(inside, busybox); err != nil {
 		return err
@@ -224,9 +237,4 @@ func script(load []string, dir string, program []string) string {
 }
 
 // quote writes an argument for the shell.
-func quote(text string) string {
-	if plain := strconv.Quote(text); plain == `"`+text+`"` && !strings.ContainsAny(text, " $`'*?&|;<>()[]{}!#~=") && text != "" {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-}
+func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }

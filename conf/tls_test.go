@@ -22,23 +22,23 @@ func TestTLS(t *testing.T) {
 	certs := []Certificate{{Cert: "a.crt", Key: "a.key"}}
 	l, p := read(`{ certificates = [{ cert = "a.crt", key = "a.key" }] }`, `{}`)
 	if want := (ListenerTLS{Certificates: certs, MinVersion: "1.2", MaxVersion: "1.3", ClientAuth: "none",
-		Required: true, HandshakeTimeout: Duration(10 * time.Second)}); !reflect.DeepEqual(*l, want) {
+		Required: true, HandshakeTimeout: Duration(10 * time.Second), KernelTLS: "auto"}); !reflect.DeepEqual(*l, want) {
 		t.Errorf("got %+v, want %+v", *l, want)
 	}
-	if want := (PoolTLS{Mode: "verify"}); *p != want || !p.On() {
+	if want := (PoolTLS{Mode: "verify", KernelTLS: "auto"}); *p != want || !p.On() {
 		t.Errorf("got %+v, want %+v", *p, want)
 	}
 	l, p = read(`{ certificates = [{ cert = "a.crt", key = "a.key" }], min_version = "1.3", strict_sni = true, `+
 		`client_auth = "optional", client_ca = "ca", client_crl = "crl", starttls = "postgres", required = false, `+
-		`ticket_key_file = "keys", handshake_timeout = "1s" }`,
-		`{ mode = "off", ca = "ca", server_name = "sni", cert = "c", key = "k", starttls = "postgres" }`)
+		`ticket_key_file = "keys", handshake_timeout = "1s", kernel_tls = "off" }`,
+		`{ mode = "off", ca = "ca", server_name = "sni", cert = "c", key = "k", starttls = "postgres", kernel_tls = "off" }`)
 	if want := (ListenerTLS{Certificates: certs, MinVersion: "1.3", MaxVersion: "1.3", StrictSNI: true,
 		ClientAuth: "optional", ClientCA: "ca", ClientCRL: "crl", ALPN: []string{"postgresql"}, StartTLS: "postgres",
-		TicketKeyFile: "keys", HandshakeTimeout: Duration(time.Second)}); !reflect.DeepEqual(*l, want) {
+		TicketKeyFile: "keys", HandshakeTimeout: Duration(time.Second), KernelTLS: "off"}); !reflect.DeepEqual(*l, want) {
 		t.Errorf("got %+v, want %+v", *l, want)
 	}
-	if want := (PoolTLS{Mode: "off", CA: "ca", ServerName: "sni", Cert: "c", Key: "k", StartTLS: "postgres"}); *p != want ||
-		p.On() || (*PoolTLS)(nil).On() {
+	if want := (PoolTLS{Mode: "off", CA: "ca", ServerName: "sni", Cert: "c", Key: "k", StartTLS: "postgres",
+		KernelTLS: "off"}); *p != want || p.On() || (*PoolTLS)(nil).On() {
 		t.Errorf("got %+v, want %+v", *p, want)
 	}
 	if l, _ := read(`{ certificates = [{ cert = "a.crt", key = "a.key" }], starttls = "postgres", alpn = [] }`, `{}`); len(l.ALPN) != 0 {
@@ -164,6 +164,28 @@ func TestReadsPostgres(t *testing.T) {
 		c := mustParse(t, doc)
 		if got := c.ReadsPostgres(&c.Listeners[0]); got != tc.want || len(c.Warnings()) > 0 {
 			t.Errorf("%+v: %v, warnings %q", tc, got, c.Warnings())
+		}
+	}
+}
+
+// TestKernelTLS holds when the kernel may encrypt for a listener or a pool.
+func TestKernelTLS(t *testing.T) {
+	listener := func(version, kernel string) *Config {
+		return &Config{Listeners: []Listener{{}, {TLS: &ListenerTLS{MaxVersion: version, KernelTLS: kernel}}}}
+	}
+	pool := func(mode, kernel string) *Config {
+		return &Config{Pools: []Pool{{}, {TLS: &PoolTLS{Mode: mode, KernelTLS: kernel}}}}
+	}
+	for _, tt := range []struct {
+		c    *Config
+		want bool
+	}{
+		{&Config{Listeners: []Listener{{}}, Pools: []Pool{{}}}, false},
+		{listener("1.3", "auto"), true}, {listener("1.2", "auto"), false}, {listener("1.3", "off"), false},
+		{pool("verify", "auto"), true}, {pool("off", "auto"), false}, {pool("insecure", "off"), false},
+	} {
+		if got := tt.c.KernelTLS(); got != tt.want {
+			t.Errorf("%+v: %t", tt.c, got)
 		}
 	}
 }

@@ -165,13 +165,13 @@ starttls = "postgres"
 	}
 	want := l4.TLSServerSettings{MinVersion: 0x304, MaxVersion: 0x304, StrictNames: true,
 		ClientAuth: l4.TLSClientAuthOptional, ALPN: []string{"postgresql"}, StartTLS: true, Required: true,
-		HandshakeTimeout: time.Second}
+		HandshakeTimeout: time.Second, KernelTLS: true}
 	if got := serverSettings(&cfg.Listeners[0]); !got.Equal(&want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	c := &cfg.Pools[0]
 	if got, want := clientSettings(c), (l4.TLSClientSettings{Verify: true, FromClient: true, StartTLS: true,
-		DefaultName: "found.test"}); got != want {
+		DefaultName: "found.test", KernelTLS: true}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	c.Backends[1].Addr = netip.MustParseAddrPort("10.0.0.2:2")
@@ -181,7 +181,7 @@ starttls = "postgres"
 		t.Errorf("names %v", names)
 	}
 	c.TLS.Mode, c.TLS.ServerName, c.Discovery = "insecure", "x.test", nil
-	if got, want := clientSettings(c), (l4.TLSClientSettings{ServerName: "x.test", StartTLS: true}); got != want {
+	if got, want := clientSettings(c), (l4.TLSClientSettings{ServerName: "x.test", StartTLS: true, KernelTLS: true}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

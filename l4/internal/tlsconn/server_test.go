@@ -273,7 +273,7 @@ func TestExpiryOfChain(t *testing.T) {
 func TestSettingsEqual(t *testing.T) {
 	one := ServerSettings{ALPN: []string{"a"}}
 	for _, other := range []ServerSettings{{}, {ALPN: []string{"b"}}, {ALPN: []string{"a"}, MinVersion: 1},
-		{ALPN: []string{"a"}, MaxVersion: 1}, {ALPN: []string{"a"}, StrictNames: true},
+		{ALPN: []string{"a"}, MaxVersion: 1}, {ALPN: []string{"a"}, StrictNames: true}, {ALPN: []string{"a"}, KernelTLS: true},
 		{ALPN: []string{"a"}, ClientAuth: 1}, {ALPN: []string{"a"}, StartTLS: true},
 		{ALPN: []string{"a"}, Required: true}, {ALPN: []string{"a"}, HandshakeTimeout: 1}} {
 		if one.Equal(&other) {

@@ -143,15 +143,18 @@ func TestSustained(t *testing.T) {
 
 // A curve without a cliff, one with, and the cost of a byte.
 func TestGrow(t *testing.T) {
-	one := func(scenario, contender string, cpu float64) summary {
-		return summary{Scenario: scenario, Contender: contender, CPUPerUnit: cpu}
+	one := func(scenario, contender string, cpu float64) measurement {
+		return cpuRound(1, scenario, contender, cpu)
 	}
-	curves := grow([]summary{
+	curves := grow([]measurement{
 		one("growth-sessions-1", "limeload-l4", 20e-6), one("growth-sessions-10", "limeload-l4", 10e-6),
 		one("growth-sessions-100", "limeload-l4", 14e-6), one("growth-sessions-9000", "limeload-l4", 15e-6),
 		one("growth-sessions-1", "nginx", 10e-6), one("growth-sessions-9000", "nginx", 16e-6),
 		one("growth-size-1", "limeload-l4", 10e-6), one("growth-size-1024", "limeload-l4", 20e-6),
 		one("request64", "limeload-l4", 10e-6),
+		// a round on a slower machine: the steps are as large as in the first
+		cpuRound(2, "growth-sessions-10", "limeload-l4", 100e-6), cpuRound(2, "growth-sessions-100", "limeload-l4", 140e-6),
+		{Round: 3, Scenario: "growth-sessions-100", Contender: "limeload-l4", CPUPerUnit: 1, Error: "it broke"},
 	})
 	if len(curves) != 2 {
 		t.Fatalf("%d curves, want 2", len(curves))
@@ -173,7 +176,7 @@ func TestGrow(t *testing.T) {
 		t.Errorf("a byte of 1 KiB costs %v s, want 20us / 1024", got)
 	}
 	text := curves[0].sheet().markdown()
-	for _, row := range []string{"| sessions | limeload-l4 | nginx |\n", "| 10 | 10us |  |\n", "| 9000 | 15us | 16us |\n"} {
+	for _, row := range []string{"| sessions | limeload-l4 | nginx |\n", "| 10 | 55us |  |\n", "| 9000 | 15us | 16us |\n"} {
 		if !strings.Contains(text, row) {
 			t.Errorf("no %q in\n%s", row, text)
 		}
@@ -181,13 +184,23 @@ func TestGrow(t *testing.T) {
 }
 
 func TestFeatureSheet(t *testing.T) {
-	one := func(scenario string, cpu float64) summary {
-		return summary{Scenario: scenario, Contender: "limeload-l4", Unit: "connection", CPUPerUnit: cpu}
+	ss, err := selectScenarios("feature")
+	if err != nil {
+		t.Fatal(err)
 	}
-	got := featureSheet([]summary{one("feature-connect-off", 100e-6), one("feature-connect-log", 110e-6),
-		one("feature-connect-proxy", 99e-6), one("feature-bulk-tls", 1)}, map[string]string{
-		"feature-connect-log": "a line", "feature-connect-proxy": "a header",
-	}).markdown()
+	r := report{Scenarios: map[string]string{"feature-connect-log": "a line", "feature-connect-proxy": "a header"}}
+	for _, s := range ss {
+		cpu := map[string]float64{"feature-connect-off": 100e-6, "feature-connect-log": 110e-6,
+			"feature-connect-proxy": 99e-6, "feature-bulk-tls": 1}[s.name]
+		if cpu > 0 {
+			m := cpuRound(1, s.name, "limeload-l4", cpu)
+			m.Limits = &limitFigures{}
+			m.compare(s, r.Rounds)
+			r.Rounds = append(r.Rounds, m)
+		}
+	}
+	r.Summary = summarize(ss, contenders(), r.Rounds)
+	got := r.featureSheet().markdown()
 	want := "| work | with | without it | with it | more | factor |\n|---|---|---|---|---|---|\n" +
 		"| connection | a header | 100us | 99us | -1us | 0.99 |\n| connection | a line | 100us | 110us | +10us | 1.10 |\n"
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -31,35 +31,13 @@ type growthPoint struct {
 }
 
 // grow returns the curves that have at least one point.
-func grow(summaries []summary) []curveResult {
-	cost := map[string]map[string]float64{} // by contender and scenario
-	var names []string
-	for _, s := range summaries {
-		if s.CPUPerUnit == 0 {
-			continue
-		}
-		if cost[s.Contender] == nil {
-			cost[s.Contender] = map[string]float64{}
-		}
-		cost[s.Contender][s.Scenario] = s.CPUPerUnit
-	}
-	for _, name := range contenderNames() {
-		if cost[name] != nil {
-			names = append(names, name)
-		}
-	}
+func grow(all []measurement) []curveResult {
+	costs := costsOf(all)
 	var out []curveResult
 	for _, c := range curves() {
 		r := curveResult{Name: c.name, Title: c.title, Axis: c.axis, Unit: c.unit}
-		for _, name := range names {
-			line := growthLine{Contender: name}
-			for _, p := range c.points {
-				if v := cost[name][p.scenario.name]; v > 0 {
-					line.Points = append(line.Points, growthPoint{p.x, v / p.parts})
-				}
-			}
-			if len(line.Points) > 0 {
-				line.judge()
+		for _, name := range contenderNames() {
+			if line := newGrowthLine(c, name, costs[name]); len(line.Points) > 0 {
 				r.Lines = append(r.Lines, line)
 			}
 		}
@@ -70,15 +48,45 @@ func grow(summaries []summary) []curveResult {
 	return out
 }
 
-// judge finds the largest step of the line.
-func (l *growthLine) judge() {
-	for i := 1; i < len(l.Points); i++ {
-		before, here := l.Points[i-1], l.Points[i]
-		if step := here.Cost / before.Cost; step > l.Step {
-			l.Step, l.From, l.To = step, before.X, here.X
+// costsOf returns the CPU time per unit in each round, by contender and scenario.
+func costsOf(all []measurement) map[string]map[string][]roundValue {
+	costs := map[string]map[string][]roundValue{}
+	for _, m := range all {
+		if m.Error != "" || m.CPUPerUnit <= 0 {
+			continue
 		}
+		if costs[m.Contender] == nil {
+			costs[m.Contender] = map[string][]roundValue{}
+		}
+		costs[m.Contender][m.Scenario] = append(costs[m.Contender][m.Scenario], roundValue{m.Round, m.CPUPerUnit})
 	}
-	l.Cliff = l.Step > cliff
+	return costs
+}
+
+// newGrowthLine returns a contender's line of a curve. Points are medians over the rounds, and steps are medians of the
+// steps within a round, since a machine drifts. costs are by scenario.
+func newGrowthLine(c curve, contender string, costs map[string][]roundValue) growthLine {
+	line := growthLine{Contender: contender}
+	var before curvePoint
+	for _, p := range c.points {
+		here := costs[p.scenario.name]
+		values := make([]float64, 0, len(here))
+		for _, v := range here {
+			values = append(values, v.value)
+		}
+		cost, ok := median(values)
+		if !ok {
+			continue
+		}
+		line.Points = append(line.Points, growthPoint{p.x, cost / p.parts})
+		step, ok := ratioToBest(here, [][]roundValue{costs[before.scenario.name]}, true)
+		if step *= before.parts / p.parts; ok && step > line.Step {
+			line.Step, line.From, line.To = step, before.x, p.x
+		}
+		before = p
+	}
+	line.Cliff = line.Step > cliff
+	return line
 }
 
 // verdict says whether the line has a cliff, and where its largest step is.
@@ -147,26 +155,29 @@ func formatCost(seconds float64) string {
 	return formatSeconds(seconds)
 }
 
-// featureSheet returns the table of what features cost.
-func featureSheet(summaries []summary, scenarios map[string]string) sheet {
+// featureSheet returns the table of what features cost. The factor, and what is more, are medians over the rounds of
+// what they are in each.
+func (r report) featureSheet() sheet {
 	s := sheet{titles: []string{"work", "with", "without it", "with it", "more", "factor"}}
-	cost := map[string]summary{}
-	for _, x := range summaries {
+	of := map[string]summary{}
+	for _, x := range r.Summary {
 		if x.Contender == "limeload-l4" {
-			cost[x.Scenario] = x
+			of[x.Scenario] = x
 		}
 	}
+	costs := costsOf(r.Rounds)["limeload-l4"]
 	for _, f := range featureScenarios() {
-		with, without := cost[f.name], cost[f.baseline]
-		if f.baseline == "" || with.CPUPerUnit == 0 || without.CPUPerUnit == 0 {
+		with, without := of[f.name], of[f.baseline]
+		factor, ok := ratioToBest(costs[f.name], [][]roundValue{costs[f.baseline]}, true)
+		if f.baseline == "" || !ok || with.Limits == nil {
 			continue
 		}
-		more := formatSeconds(with.CPUPerUnit - without.CPUPerUnit)
-		if with.CPUPerUnit > without.CPUPerUnit {
+		more := formatSeconds(with.Limits.CPUMore)
+		if with.Limits.CPUMore > 0 {
 			more = "+" + more
 		}
-		s.row(without.Unit, scenarios[f.name], formatSeconds(without.CPUPerUnit), formatSeconds(with.CPUPerUnit),
-			more, formatTimes(with.CPUPerUnit/without.CPUPerUnit))
+		s.row(without.Unit, r.Scenarios[f.name], formatSeconds(without.CPUPerUnit), formatSeconds(with.CPUPerUnit),
+			more, formatTimes(factor))
 	}
 	return s
 }

@@ -104,7 +104,7 @@ func (r report) sections(plots string) map[string]string {
 	return map[string]string{
 		"bars":           r.barSection(plots),
 		"growth":         r.growthSection(plots),
-		"features":       orNothing(featureSheet(r.Summary, r.Scenarios)),
+		"features":       orNothing(r.featureSheet()),
 		"measured":       r.measuredSection(),
 		"configurations": r.configurationSection(),
 	}

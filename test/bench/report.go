@@ -94,7 +94,7 @@ func newReport(b *bench, started time.Time, all []measurement) report {
 
 // conclude holds the measurements against the bars, and draws the curves' points from them.
 func (r *report) conclude() {
-	r.Bars, r.Curves = judge(r.Summary, r.Rounds, r.Machine), grow(r.Summary)
+	r.Bars, r.Curves = judge(r.Summary, r.Rounds, r.Machine), grow(r.Rounds)
 }
 
 func thisMachine(descriptors int) machine {

@@ -60,7 +60,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.pingRate, "ping-rate", 1000, "datagrams or questions per second of the client in floodudp-*")
 	fs.IntVar(&o.floodRate, "flood-rate", 0, "connects or datagrams per second of the flood in flood-* and floodudp-*;\n"+
 		"0: as many as the machine gives")
-	fs.IntVar(&o.refusedRate, "refused-rate", 5000, "connects per second in refused; a rate that every contender sustains")
+	fs.IntVar(&o.refusedRate, "refused-rate", 3000, "connects per second in refused; a rate that every contender sustains")
 	fs.IntVar(&o.idle, "idle", 9000, "sessions in idle and tls-idle")
 	fs.BoolVar(&o.aes128, "tls-aes128", false, "HAProxy and nginx get AES-128-GCM as their only cipher, which is what\n"+
 		"limeload-l4 chooses; otherwise each chooses by its defaults")

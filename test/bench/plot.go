@@ -233,7 +233,7 @@ func (r report) drawings() map[string][]byte {
 
 func (r report) barRows() chart.Rows {
 	rows := chart.Rows{Title: "limeload-l4 and its bars", Axis: "times the better of the others; the lines are the bars",
-		End: 1}
+		End: 1.5}
 	for _, b := range r.Bars {
 		if b.Ratio == nil {
 			continue
@@ -248,7 +248,12 @@ func (r report) barRows() chart.Rows {
 func (c curveResult) plot() chart.Plot {
 	p := chart.Plot{
 		Title: c.Title, X: c.Axis, Y: "CPU time per " + c.Unit, LogY: c.Unit == "byte", FormatX: formatCount,
-		FormatY: formatCost,
+		FormatY: func(v float64) string {
+			if v == 0 {
+				return "0"
+			}
+			return formatCost(v)
+		},
 	}
 	for _, l := range c.Lines {
 		line := chart.Line{Name: contenderTitle(l.Contender)}

@@ -41,14 +41,14 @@ type Row struct {
 type Rows struct {
 	Title string
 	Axis  string  // what the length of a bar is
-	End   float64 // where the axis ends at least
+	End   float64 // where the axis ends; longer bars are cut there
 	Rows  []Row
 }
 
 // Sizes of a plot, in pixels of its view box.
 const (
 	width, height            = 720, 400
-	left, right, top, bottom = 70, 20, 64, 56
+	left, right, top, bottom = 70, 20, 72, 56
 	fontSize                 = 12
 )
 
@@ -169,9 +169,10 @@ func label(format func(float64) string, v float64) string {
 
 // Sizes of rows.
 const (
+	rowsWidth  = 800
 	rowHeight  = 22
-	rowsLeft   = 270 // room for labels
-	rowsRight  = 190 // room for notes
+	rowsLeft   = 260 // room for labels
+	rowsRight  = 230 // room for notes
 	rowsTop    = 60
 	rowsBottom = 40
 	barHeight  = 12
@@ -181,18 +182,15 @@ const (
 func (r Rows) SVG() []byte {
 	var d drawing
 	h := rowsTop + rowsBottom + rowHeight*len(r.Rows)
-	d.begin(r.Title, width, h)
-	most := r.End
-	for _, row := range r.Rows {
-		most = max(most, row.Value, row.Mark)
-	}
-	ticks := steps(most)
-	x := scale{from: 0, to: ticks[len(ticks)-1], start: rowsLeft, end: width - rowsRight}
+	d.begin(r.Title, rowsWidth, h)
+	ticks := steps(r.End)
+	end := ticks[len(ticks)-1]
+	x := scale{from: 0, to: end, start: rowsLeft, end: rowsWidth - rowsRight}
 	for _, v := range ticks {
 		d.put(`<path class="grid" d="M%s %dV%d"/>`, number(x.at(v)), rowsTop, h-rowsBottom)
 		d.text(x.at(v), float64(h-rowsBottom+16), "middle", "", label(nil, v))
 	}
-	d.text((rowsLeft+width-rowsRight)/2, float64(h-8), "middle", "dim", r.Axis)
+	d.text((rowsLeft+rowsWidth-rowsRight)/2, float64(h-8), "middle", "dim", r.Axis)
 	for i, row := range r.Rows {
 		y := float64(rowsTop + rowHeight*i + rowHeight/2)
 		class := "bad"
@@ -201,9 +199,9 @@ func (r Rows) SVG() []byte {
 		}
 		d.text(rowsLeft-8, y+4, "end", "", row.Label)
 		d.put(`<rect class="%s" x="%d" y="%s" width="%s" height="%d"/>`, class, rowsLeft, number(y-barHeight/2),
-			number(max(0, x.at(row.Value)-rowsLeft)), barHeight)
-		d.put(`<path class="mark" d="M%s %sv%d"/>`, number(x.at(row.Mark)), number(y-barHeight/2-3), barHeight+6)
-		d.text(width-rowsRight+12, y+4, "start", "dim", row.Note)
+			number(max(0, x.at(min(row.Value, end))-rowsLeft)), barHeight)
+		d.put(`<path class="mark" d="M%s %sv%d"/>`, number(x.at(min(row.Mark, end))), number(y-barHeight/2-3), barHeight+6)
+		d.text(rowsWidth-rowsRight+12, y+4, "start", "dim", row.Note)
 	}
 	return d.end()
 }

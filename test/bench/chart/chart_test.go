@@ -100,7 +100,7 @@ func TestEmpty(t *testing.T) {
 }
 
 func TestRows(t *testing.T) {
-	r := Rows{Title: "bars", Axis: "ratio", End: 1, Rows: []Row{
+	r := Rows{Title: "bars", Axis: "ratio", End: 1.5, Rows: []Row{
 		{Label: "a", Note: "met", Value: 0.5, Mark: 0.8, Good: true}, {Label: "b", Note: "missed", Value: 2.3, Mark: 1},
 	}}
 	svg := r.SVG()
@@ -108,9 +108,15 @@ func TestRows(t *testing.T) {
 	if counts["rect"] != 3 { // with the page
 		t.Errorf("%d rectangles, want 3", counts["rect"])
 	}
-	for _, want := range []string{"a", "b", "met", "missed", "2.5"} {
+	for _, want := range []string{"a", "b", "met", "missed", "1.5"} {
 		if !slices.Contains(texts, want) {
 			t.Errorf("no text %q in %q", want, texts)
+		}
+	}
+	full := float64(rowsWidth - rowsRight - rowsLeft)
+	for _, want := range []float64{full / 3, full} { // the second is cut
+		if text := `width="` + number(want) + `"`; !strings.Contains(string(svg), text) {
+			t.Errorf("no bar with %s in\n%s", text, svg)
 		}
 	}
 	if strings.Count(string(svg), `class="good"`) != 1 || strings.Count(string(svg), `class="bad"`) != 1 {

@@ -112,6 +112,7 @@ type barResult struct {
 	Least    float64            `json:"least_ratio,omitempty"` // of the rounds
 	Most     float64            `json:"most_ratio,omitempty"`
 	Met      bool               `json:"met"`
+	Missing  []string           `json:"missing,omitempty"`            // rivals that were not measured
 	Without  bool               `json:"without_kernel_tls,omitempty"` // the bar is for a kernel that has TLS; this has none
 }
 
@@ -135,16 +136,23 @@ func judge(summaries []summary, all []measurement, m machine) []barResult {
 		if i >= 0 {
 			r.Unit = summaries[i].Unit
 		}
-		var rivals [][]roundValue
 		for name, ms := range byContender {
 			if v := medianOf(ms, b.figure.of); v > 0 {
 				r.Values[name] = v
 			}
-			if slices.Contains(b.rivals, name) {
-				rivals = append(rivals, roundValues(ms, b.figure.of))
-			}
 		}
-		ratios := ratiosToBest(roundValues(ours, b.figure.of), rivals, true)
+		values := roundValues(ours, b.figure.of)
+		var rivals [][]roundValue
+		for _, name := range b.rivals {
+			theirs := roundValues(byContender[name], b.figure.of)
+			if len(theirs) == 0 {
+				r.Missing = append(r.Missing, name)
+				continue
+			}
+			rivals = append(rivals, theirs)
+			values = inRoundsOf(values, theirs) // the better of them is not known where one has failed
+		}
+		ratios := ratiosToBest(values, rivals, true)
 		if ratio, ok := median(ratios); ok {
 			r.Rounds, r.Ratio, r.Least, r.Most = len(ratios), &ratio, slices.Min(ratios), slices.Max(ratios)
 			r.Met = ratio <= b.atMost && (b.absolute == 0 || r.Values["limeload-l4"] <= b.absolute)
@@ -152,6 +160,13 @@ func judge(summaries []summary, all []measurement, m machine) []barResult {
 		out = append(out, r)
 	}
 	return out
+}
+
+// inRoundsOf returns the values of rounds in which the others have one, too.
+func inRoundsOf(values, others []roundValue) []roundValue {
+	return slices.DeleteFunc(slices.Clone(values), func(v roundValue) bool {
+		return !slices.ContainsFunc(others, func(o roundValue) bool { return o.round == v.round })
+	})
 }
 
 // verdict says whether the bar is met.
@@ -165,6 +180,9 @@ func (r barResult) verdict() string {
 	}
 	if r.Without {
 		text += ", without kernel TLS"
+	}
+	for _, name := range r.Missing {
+		text += ", without " + contenderTitle(name)
 	}
 	return text
 }

@@ -95,8 +95,25 @@ func TestBalancer(t *testing.T) {
 	}
 }
 
+// runBench runs a bench with these options. Its balancers and servers have ports from first on, so that several can run
+// at once.
+func runBench(t *testing.T, o options, first uint16) []measurement {
+	t.Helper()
+	b, err := newBench(t.Context(), o, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.ports.next = first
+	all, err := b.run(t.Context())
+	if err := errors.Join(err, b.close()); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 // Real balancers in front of Redis, in front of a client that is refused, and while they reload.
 func TestServices(t *testing.T) {
+	t.Parallel()
 	o, err := parseOptions(strings.Fields("-contenders haproxy,nginx -rounds 1 -duration 1500ms -warmup 50ms "+
 		"-refused-rate 500 -only redis-get-p16,refused,reload"), io.Discard)
 	if err != nil {
@@ -107,14 +124,7 @@ func TestServices(t *testing.T) {
 			s.backends, s.job.Resting, s.job.Rate = 10, 20, 200
 		}
 	}
-	b, err := newBench(t.Context(), o, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := b.run(t.Context())
-	if err := errors.Join(err, b.close()); err != nil {
-		t.Fatal(err)
-	}
+	all := runBench(t, o, 24_000)
 	if len(all) != 6 {
 		t.Errorf("%d measurements, want 6", len(all))
 	}

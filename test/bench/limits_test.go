@@ -167,6 +167,7 @@ func TestLimitScenarios(t *testing.T) {
 
 // A flood of connects beside pgbench, with a balancer that refuses them.
 func TestFlood(t *testing.T) {
+	t.Parallel()
 	all := benchOf(t, "haproxy", "flood-idle,flood-limit")
 	if len(all) != 2 || all[0].Error != "" || all[1].Error != "" {
 		t.Fatalf("%+v", all)
@@ -192,18 +193,7 @@ func benchOf(t *testing.T, contender, only string) []measurement {
 	for i := range o.scenarios {
 		o.scenarios[i].who = nil
 	}
-	b, err := newBench(t.Context(), o, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := b.run(t.Context())
-	if err != nil {
-		t.Error(err)
-	}
-	if err := b.close(); err != nil {
-		t.Error(err)
-	}
-	return all
+	return runBench(t, o, 28_000)
 }
 
 func TestCompare(t *testing.T) {

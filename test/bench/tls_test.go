@@ -71,22 +71,13 @@ func TestBadTLSBalancer(t *testing.T) {
 
 // What the real ones negotiate, and pgbench beside a flood.
 func TestTLSPeers(t *testing.T) {
+	t.Parallel()
 	o, err := parseOptions(strings.Fields("-contenders haproxy,nginx -rounds 1 -duration 100ms -warmup 20ms -tls-aes128 "+
 		"-only tls-resume-ecdsa,tls12-resume-ecdsa,pgbench"), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := newBench(t.Context(), o, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := b.run(t.Context())
-	if err != nil {
-		t.Error(err)
-	}
-	if err := b.close(); err != nil {
-		t.Error(err)
-	}
+	all := runBench(t, o, 26_000)
 	if len(all) != 10 {
 		t.Errorf("%d measurements, want 10", len(all))
 	}

@@ -93,7 +93,8 @@ func bars() []bar {
 	add(bar{work: "QUIC, bulk in", scenario: "trains-in", atMost: 0.55}, "nginx")
 	add(bar{work: "QUIC, bulk out", scenario: "trains-out", atMost: 0.55}, "nginx")
 	tcp("a refused connect", "refused", 0.80)
-	add(bar{work: "a request during a reload", scenario: "reload", figure: figureP999, atMost: 0.50}, "haproxy", "nginx")
+	add(bar{work: "a request during a reload", scenario: "reload", figure: figureP999, atMost: 0.50},
+		"haproxy", "nginx")
 	return all
 }
 
@@ -112,8 +113,10 @@ type barResult struct {
 	Least    float64            `json:"least_ratio,omitempty"` // of the rounds
 	Most     float64            `json:"most_ratio,omitempty"`
 	Met      bool               `json:"met"`
-	Missing  []string           `json:"missing,omitempty"`            // rivals that were not measured
-	Without  bool               `json:"without_kernel_tls,omitempty"` // the bar is for a kernel that has TLS; this has none
+	Missing  []string           `json:"missing,omitempty"` // rivals that were not measured
+
+	// Without says that the bar is for a kernel that has TLS, and that this one has none.
+	Without bool `json:"without_kernel_tls,omitempty"`
 }
 
 // judge holds the measurements against the bars. A bar whose scenario nobody has done is left out.

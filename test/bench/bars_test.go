@@ -50,8 +50,10 @@ func TestBarsAreWhole(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	all := []measurement{
-		cpuRound(1, "connect", "limeload-l4", 8), cpuRound(1, "connect", "haproxy", 10), cpuRound(1, "connect", "nginx", 16),
-		cpuRound(2, "connect", "limeload-l4", 9), cpuRound(2, "connect", "haproxy", 20), cpuRound(2, "connect", "nginx", 10),
+		cpuRound(1, "connect", "limeload-l4", 8), cpuRound(1, "connect", "haproxy", 10),
+		cpuRound(1, "connect", "nginx", 16),
+		cpuRound(2, "connect", "limeload-l4", 9), cpuRound(2, "connect", "haproxy", 20),
+		cpuRound(2, "connect", "nginx", 10),
 		cpuRound(3, "connect", "limeload-l4", 8), cpuRound(3, "connect", "haproxy", 10), // nginx has failed
 		cpuRound(1, "tls-request64", "limeload-l4", 95), cpuRound(1, "tls-request64", "nginx", 100),
 		cpuRound(1, "dns-cached", "limeload-l4", 8),
@@ -94,8 +96,10 @@ func TestJudge(t *testing.T) {
 
 	text := barSheet(judge(summarize(ss, contenders(), all), all, machine{})).markdown()
 	for _, row := range []string{
-		"| connect, one request, close | connect | CPU time per connection | 8s | 10s | 13s |  | 0.85 | 0.80 to 0.90 | 0.82 | missed |",
-		"| an idle session's memory | idle | memory | 600 B | 5.9 KiB |  |  | 0.10 | 0.10 to 0.10 | 0.20 and 512 B | missed, without nginx |",
+		"| connect, one request, close | connect | CPU time per connection | 8s | 10s | 13s |  | 0.85 | 0.80 to 0.90 " +
+			"| 0.82 | missed |",
+		"| an idle session's memory | idle | memory | 600 B | 5.9 KiB |  |  | 0.10 | 0.10 to 0.10 | 0.20 and 512 B " +
+			"| missed, without nginx |",
 	} {
 		if !strings.Contains(text, row) {
 			t.Errorf("no %q in\n%s", row, text)
@@ -153,7 +157,8 @@ func TestGrow(t *testing.T) {
 		one("growth-size-1", "limeload-l4", 10e-6), one("growth-size-1024", "limeload-l4", 20e-6),
 		one("request64", "limeload-l4", 10e-6),
 		// a round on a slower machine: the steps are as large as in the first
-		cpuRound(2, "growth-sessions-10", "limeload-l4", 100e-6), cpuRound(2, "growth-sessions-100", "limeload-l4", 140e-6),
+		cpuRound(2, "growth-sessions-10", "limeload-l4", 100e-6),
+		cpuRound(2, "growth-sessions-100", "limeload-l4", 140e-6),
 		{Round: 3, Scenario: "growth-sessions-100", Contender: "limeload-l4", CPUPerUnit: 1, Error: "it broke"},
 	})
 	if len(curves) != 2 {
@@ -176,7 +181,9 @@ func TestGrow(t *testing.T) {
 		t.Errorf("a byte of 1 KiB costs %v s, want 20us / 1024", got)
 	}
 	text := curves[0].sheet().markdown()
-	for _, row := range []string{"| sessions | limeload-l4 | nginx |\n", "| 10 | 55us |  |\n", "| 9000 | 15us | 16us |\n"} {
+	for _, row := range []string{
+		"| sessions | limeload-l4 | nginx |\n", "| 10 | 55us |  |\n", "| 9000 | 15us | 16us |\n",
+	} {
 		if !strings.Contains(text, row) {
 			t.Errorf("no %q in\n%s", row, text)
 		}
@@ -202,7 +209,8 @@ func TestFeatureSheet(t *testing.T) {
 	r.Summary = summarize(ss, contenders(), r.Rounds)
 	got := r.featureSheet().markdown()
 	want := "| work | with | without it | with it | more | factor |\n|---|---|---|---|---|---|\n" +
-		"| connection | a header | 100us | 99us | -1us | 0.99 |\n| connection | a line | 100us | 110us | +10us | 1.10 |\n"
+		"| connection | a header | 100us | 99us | -1us | 0.99 |\n" +
+		"| connection | a line | 100us | 110us | +10us | 1.10 |\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

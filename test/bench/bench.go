@@ -135,8 +135,8 @@ func limitDescriptors(o options) (int, error) {
 	}
 	need := uint64(most.descriptors(o) + 1000) // with what a balancer holds or reserves besides
 	if limit.Max < need {
-		return 0, fmt.Errorf("%s needs %d descriptors in the balancer and the limit is %d: raise it (ulimit -n), ask for "+
-			"fewer sessions (-idle), or leave the scenario out", most.name, need, limit.Max)
+		return 0, fmt.Errorf("%s needs %d descriptors in the balancer and the limit is %d: raise it (ulimit -n), ask "+
+			"for fewer sessions (-idle), or leave the scenario out", most.name, need, limit.Max)
 	}
 	limit.Cur = min(limit.Max, max(usual, need))
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

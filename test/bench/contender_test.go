@@ -67,8 +67,10 @@ func TestOwnSettings(t *testing.T) {
 		{haproxyConfig, []string{
 			"listen extra\n    bind 127.0.0.1:21001", "tcp-request connection reject if { sc0_conn_cur gt 4 }\n",
 		}},
-		{nginxConfig, []string{"listen 127.0.0.1:21001 reuseport", "limit_conn_zone $binary_remote_addr zone=clients:10m;",
-			"limit_conn clients 4;"}},
+		{nginxConfig, []string{
+			"listen 127.0.0.1:21001 reuseport", "limit_conn_zone $binary_remote_addr zone=clients:10m;",
+			"limit_conn clients 4;",
+		}},
 	} {
 		got := c.config(program{}, s)
 		for _, want := range c.has {

@@ -23,7 +23,7 @@ func haproxy() contender {
 		config: haproxyConfig,
 		args: func(file string, s setup) []string {
 			if s.reloads {
-				return []string{"-W", "-f", file} // a master process, which starts a new worker and hands over the sockets
+				return []string{"-W", "-f", file} // a master process, which hands over the sockets to a new worker
 			}
 			return []string{"-db", "-f", file}
 		},

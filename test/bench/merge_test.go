@@ -20,12 +20,16 @@ func measuredReport(t *testing.T, only string, cpu float64) report {
 		t.Fatal(err)
 	}
 	r := report{
-		Machine: machine{CPU: "a CPU", CPUs: 2}, Scenarios: map[string]string{}, Tools: map[string]string{"nsd": "NSD 4"},
+		Machine:   machine{CPU: "a CPU", CPUs: 2},
+		Scenarios: map[string]string{}, Tools: map[string]string{"nsd": "NSD 4"},
 		Contenders: []contenderReport{
-			{Name: "limeload-l4", Version: "1.0", Digest: "aa", Config: "of " + only}, {Name: "nginx", Version: "1.22", Digest: "bb"},
+			{Name: "limeload-l4", Version: "1.0", Digest: "aa", Config: "of " + only},
+			{Name: "nginx", Version: "1.22", Digest: "bb"},
 		},
 	}
-	run := runReport{Flags: map[string]string{"only": only, "rounds": "1", "tls-aes128": "true", "contenders": "limeload-l4, nginx"}}
+	run := runReport{Flags: map[string]string{
+		"only": only, "rounds": "1", "tls-aes128": "true", "contenders": "limeload-l4, nginx",
+	}}
 	for _, s := range ss {
 		run.Scenarios = append(run.Scenarios, s.name)
 		r.Scenarios[s.name] = s.use
@@ -142,7 +146,8 @@ func TestDigest(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := digest(file)
-	if want := "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; got != want || err != nil { // FIPS 180-2, B.1
+	const want = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" // FIPS 180-2, B.1
+	if got != want || err != nil {
 		t.Errorf("%s, %v, want %s", got, err, want)
 	}
 }

@@ -48,8 +48,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "the `program` that asks Redis")
 	fs.StringVar(&o.etcd, "etcd", "etcd", "the `program` that a fleet shares its state in")
 	fs.StringVar(&contenders, "contenders", strings.Join(peerNames(), ","), "`names` of who takes part")
-	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with, or bars: all that a bar is for; those without a\n"+
-		"* when empty:\n"+scenarioUses())
+	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with, or bars: all that have\n"+
+		"a bar; those without a * when empty:\n"+scenarioUses())
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender does each scenario")
 	fs.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement")
 	fs.DurationVar(&o.warmup, "warmup", time.Second, "of the same work before each measurement")
@@ -60,13 +60,14 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.pingRate, "ping-rate", 1000, "datagrams or questions per second of the client in floodudp-*")
 	fs.IntVar(&o.floodRate, "flood-rate", 0, "connects or datagrams per second of the flood in flood-* and floodudp-*;\n"+
 		"0: as many as the machine gives")
-	fs.IntVar(&o.refusedRate, "refused-rate", 3000, "connects per second in refused; a rate that every contender sustains")
+	fs.IntVar(&o.refusedRate, "refused-rate", 3000,
+		"connects per second in refused; a rate that every contender sustains")
 	fs.IntVar(&o.idle, "idle", 9000, "sessions in idle and tls-idle")
 	fs.BoolVar(&o.aes128, "tls-aes128", false, "HAProxy and nginx get AES-128-GCM as their only cipher, which is what\n"+
 		"limeload-l4 chooses; otherwise each chooses by its defaults")
 	fs.IntVar(&o.workers, "workers", 2, "loops, threads or worker processes of each balancer")
-	fs.StringVar(&o.jsonFile, "json", "", "`file` for everything that was measured, as JSON. Scenarios that an earlier run of the same\n"+
-		"programs has written into it, and that are not measured now, stay")
+	fs.StringVar(&o.jsonFile, "json", "", "`file` for everything that was measured, as JSON. Scenarios that an\n"+
+		"earlier run of the same programs has written into it, and that are not measured now, stay")
 	if err := fs.Parse(args); err != nil {
 		return options{}, err
 	}

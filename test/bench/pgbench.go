@@ -90,7 +90,7 @@ func (p *pgbench) args(duration time.Duration, logs string) []string {
 	if p.job.Rate > 0 {
 		args = append(args, "--rate", strconv.Itoa(p.job.Rate))
 	} else {
-		args = append(args, "--sampling-rate", "0.05") // of all lines; as many as there are would cost the client too much
+		args = append(args, "--sampling-rate", "0.05") // all lines would cost the client too much
 	}
 	return append(args, postgresDatabase)
 }
@@ -185,7 +185,8 @@ func readPGBenchLogs(dir string, counted span) ([]time.Duration, error) {
 }
 
 // parsePGBenchLog reads the latencies of a log of transactions. Its third field has microseconds since the transaction
-// was due, so a late start counts, as in paced; without a rate, since it began. The fifth and the sixth have the time when it was done.
+// was due, so a late start counts, as in paced; without a rate, since it began. The fifth and the sixth have the time
+// when it was done.
 func parsePGBenchLog(text string, counted span) ([]time.Duration, error) {
 	var times []time.Duration
 	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {

@@ -27,7 +27,8 @@ func parsePlot(args []string, stderr io.Writer) (plotter, error) {
 	fs := flag.NewFlagSet("bench plot", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&p.json, "json", "build/bench.json", "the `file` that a run has written with -json")
-	fs.StringVar(&p.page, "page", "docs/performance.md", "the `file` whose tables are written anew, between its markers")
+	fs.StringVar(&p.page, "page", "docs/performance.md",
+		"the `file` whose tables are written anew, between its markers")
 	fs.StringVar(&p.plots, "plots", "docs/plots", "the `folder` of the plots")
 	err := fs.Parse(args)
 	if err == nil && fs.NArg() > 0 {
@@ -174,8 +175,8 @@ func (r report) measuredSection() string {
 	}
 	fmt.Fprint(&b, "```\n")
 	if n := r.disturbed(); n > 0 {
-		fmt.Fprintf(&b, "\nDuring %d of %d measurements something else on the machine used more than a twentieth of a CPU.\n",
-			n, len(r.Rounds))
+		fmt.Fprintf(&b, "\nDuring %d of %d measurements something else on the machine used more than a twentieth of a "+
+			"CPU.\n", n, len(r.Rounds))
 	}
 	if n := len(r.failures()); n > 0 {
 		fmt.Fprintf(&b, "\n%d of %d measurements failed, and are in no figure:\n\n", n, len(r.Rounds))
@@ -232,14 +233,16 @@ func (r report) drawings() map[string][]byte {
 }
 
 func (r report) barRows() chart.Rows {
-	rows := chart.Rows{Title: "limeload-l4 and its bars", Axis: "times the better of the others; the lines are the bars",
-		End: 1.5}
+	rows := chart.Rows{
+		Title: "limeload-l4 and its bars", Axis: "times the better of the others; the lines are the bars", End: 1.5,
+	}
 	for _, b := range r.Bars {
 		if b.Ratio == nil {
 			continue
 		}
 		rows.Rows = append(rows.Rows, chart.Row{
-			Label: b.Work, Note: formatRatio(b.Ratio) + ", " + b.verdict(), Value: *b.Ratio, Mark: b.AtMost, Good: b.Met,
+			Label: b.Work, Note: formatRatio(b.Ratio) + ", " + b.verdict(), Value: *b.Ratio, Mark: b.AtMost,
+			Good: b.Met,
 		})
 	}
 	return rows

@@ -74,9 +74,11 @@ func TestPlot(t *testing.T) {
 		t.Errorf("the second time makes\n%s\nof\n%s", texts[1], texts[0])
 	}
 	for _, want := range []string{
-		"# Speed\nBy hand.\n", "\nThe end.\n", "| connect, one request, close | connect | CPU time per connection | 2us |",
+		"# Speed\nBy hand.\n", "\nThe end.\n",
+		"| connect, one request, close | connect | CPU time per connection | 2us |",
 		"### A request, by loops, threads or worker processes\n", "| largest step | no cliff: 1.00 from 1 to 2 |",
-		"an access line for each session", "key = \"DIR/x.key\"", "limeload-l4: refused", "- 2 CPUs (a CPU)", "- nsd: NSD 4\n",
+		"an access line for each session", "key = \"DIR/x.key\"", "limeload-l4: refused", "- 2 CPUs (a CPU)",
+		"- nsd: NSD 4\n",
 		"go run ./test/bench -contenders limeload-l4,nginx",
 	} {
 		if !strings.Contains(texts[0], want) {

@@ -145,8 +145,8 @@ func parseRedisBenchmark(text string, commands int) (loadResult, error) {
 		return loadResult{}, fmt.Errorf("redis-benchmark's output: %w", err)
 	}
 	if len(lines) != 2 {
-		return loadResult{}, fmt.Errorf("redis-benchmark printed %d lines, want titles and one test: %.200q", len(lines),
-			text)
+		return loadResult{}, fmt.Errorf("redis-benchmark printed %d lines, want titles and one test: %.200q",
+			len(lines), text)
 	}
 	figures := map[string]float64{}
 	for i, title := range lines[0] {

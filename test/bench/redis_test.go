@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const redisTitles = `"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms",` +
-	`"max_latency_ms"` + "\n"
+const redisTitles = `"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms",` +
+	`"p99_latency_ms","max_latency_ms"` + "\n"
 
 func TestParseRedisBenchmark(t *testing.T) {
 	text := redisTitles + `"GET","50000.00","12.712","0.744","8.975","30.799","39.711","59.839"` + "\n"

@@ -73,7 +73,8 @@ func (b *bench) reloading(c contender, proc *process, file string, s setup) (fun
 				return err
 			}
 			if pauseErr := pause(ctx, reloadPoll); pauseErr != nil {
-				return proc.failure(fmt.Errorf("has not reloaded within %s: %w", readyTimeout, errors.Join(pauseErr, err)))
+				err = errors.Join(pauseErr, err)
+				return proc.failure(fmt.Errorf("has not reloaded within %s: %w", readyTimeout, err))
 			}
 		}
 	}, nil

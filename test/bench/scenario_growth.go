@@ -52,7 +52,8 @@ func curves() []curve {
 	}
 	for _, n := range []int{1, 2, 4, 8} {
 		loops.points = append(loops.points, point("loops", n, scenario{
-			unit: "request", use: fmt.Sprintf("request64's work with %d loops, threads or worker processes", n), workers: n,
+			unit: "request", workers: n,
+			use: fmt.Sprintf("request64's work with %d loops, threads or worker processes", n),
 			job: job{Pattern: patternKept, Connections: 64, Depth: 1, Answer: answerBytes},
 		}))
 	}

@@ -35,9 +35,11 @@ func serviceScenarios() []scenario {
 		},
 		{
 			name: "reload", traffic: trafficTCP, unit: "request", backends: reloadBackends, reload: true,
-			use: fmt.Sprintf("%d requests/s on 64 connections, open loop, during a reload with %d backends and %d sessions",
+			use: fmt.Sprintf("%d requests/s on 64 connections, open loop, in a reload with %d backends, %d sessions",
 				reloadRate, reloadBackends, reloadSessions),
-			job: job{Pattern: patternPaced, Connections: 64, Rate: reloadRate, Resting: reloadSessions, Answer: answerBytes},
+			job: job{
+				Pattern: patternPaced, Connections: 64, Rate: reloadRate, Resting: reloadSessions, Answer: answerBytes,
+			},
 		},
 	}
 }

@@ -15,7 +15,9 @@ import (
 
 // Every scenario of TLS, with this test binary as the balancer.
 func TestTLSBalancer(t *testing.T) {
+	t.Parallel()
 	b := relayBench(t, "-only tls -rounds 1 -duration 50ms -warmup 20ms -idle 100", "")
+	b.ports.next = 30_000 // as in runBench
 	all, err := b.run(t.Context())
 	if err != nil {
 		t.Fatal(err)

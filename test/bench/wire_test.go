@@ -50,7 +50,8 @@ func TestParseRequestRefuses(t *testing.T) {
 func TestSkipProxyHeader(t *testing.T) {
 	var head [requestBytes]byte
 	request{sequence: 7, answer: answerBytes}.put(&head)
-	header := append([]byte(proxySignature), 0x21, 0x11, 0, 12) // version 2, PROXY, TCP over IPv4, 12 bytes of addresses
+	// version 2, PROXY, TCP over IPv4, 12 bytes of addresses
+	header := append([]byte(proxySignature), 0x21, 0x11, 0, 12)
 	header = append(header, make([]byte, 12)...)
 	stream := append(header, head[:]...)
 	for _, first := range []int{len(header), requestBytes} {

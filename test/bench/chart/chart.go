@@ -200,7 +200,8 @@ func (r Rows) SVG() []byte {
 		d.text(rowsLeft-8, y+4, "end", "", row.Label)
 		d.put(`<rect class="%s" x="%d" y="%s" width="%s" height="%d"/>`, class, rowsLeft, number(y-barHeight/2),
 			number(max(0, x.at(min(row.Value, end))-rowsLeft)), barHeight)
-		d.put(`<path class="mark" d="M%s %sv%d"/>`, number(x.at(min(row.Mark, end))), number(y-barHeight/2-3), barHeight+6)
+		d.put(`<path class="mark" d="M%s %sv%d"/>`, number(x.at(min(row.Mark, end))), number(y-barHeight/2-3),
+			barHeight+6)
 		d.text(rowsWidth-rowsRight+12, y+4, "start", "dim", row.Note)
 	}
 	return d.end()
@@ -212,8 +213,8 @@ type drawing struct{ b strings.Builder }
 func (d *drawing) put(format string, args ...any) { fmt.Fprintf(&d.b, format+"\n", args...) }
 
 func (d *drawing) begin(title string, w, h int) {
-	d.put(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" font-family="sans-serif" font-size="%d">`,
-		w, h, fontSize)
+	d.put(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" font-family="sans-serif" `+
+		`font-size="%d">`, w, h, fontSize)
 	d.put("<title>%s</title>", escape(title))
 	d.put("<style>%s</style>", style())
 	d.put(`<rect class="page" width="%d" height="%d"/>`, w, h)

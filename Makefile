@@ -4,6 +4,8 @@ GO    ?= go
 BUILD := build
 BIN   := $(BUILD)/limeload-l4
 FUZZ_TIME ?= 30s
+PARTS ?= bars growth feature
+ROUNDS ?= 5
 VERSION ?= $(shell $(PACKAGING)/version.sh)
 ARCHES ?= amd64 arm64
 PACKAGING := cmd/limeload-l4/packaging
@@ -12,10 +14,10 @@ IMAGE ?= limeload-l4
 IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
 IMAGE_BUILD ?= $(shell command -v buildah >/dev/null && echo buildah bud --format docker || echo docker build)
 
-.PHONY: help run build deb rpm release image test tools race race-e2e netns vm unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
+.PHONY: help run build deb rpm release image test tools race race-e2e netns vm unit e2e fuzz soak bench bench-plots bench-check plots cover fmt lint vuln tidy check clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## build it and start the demo: a balancer over three small backends, and a client
 	$(BIN) demo
@@ -86,8 +88,14 @@ soak: tools build ## the tests that take long or state figures
 	$(GO) build -o $(BUILD)/vm ./test/vm
 	$(call in-vm,$(VM_SOAK_PACK)) -tags vm,soak -timeout 3h -run '$(subst | ,|,$(VM_SOAK_TESTS))' -v ./test
 
-bench: tools build ## compare with HAProxy and nginx: about 45 minutes on a quiet machine; results in build/bench.json
-	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json
+bench: tools build ## compare with HAProxy, nginx and dnsdist, into build/bench.json: an hour on a quiet machine; PARTS="bars growth feature" names parts
+	failed=; for part in $(PARTS); do \
+		$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json -contenders limeload-l4,haproxy,nginx,dnsdist \
+			-tls-aes128 -only $$part -rounds $(ROUNDS) || failed=1; \
+	done; test -z "$$failed"
+
+bench-plots: ## draw docs/plots/bench-*.svg, and write the tables of docs/performance.md, from build/bench.json
+	$(GO) run ./test/bench plot -json $(BUILD)/bench.json
 
 plots: build ## draw the plots of docs/ anew from the program's own simulation; needs gnuplot
 	$(BIN) simulate --config docs/plots/ten.toml --algorithm all --change 'remove b3' --output csv >docs/plots/many.csv

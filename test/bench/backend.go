@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,9 +16,12 @@ import (
 )
 
 const (
-	// backendCount is how many backends every contender balances over, round robin. They are ports of one process and
-	// one loop, since more processes would only compete for two CPUs.
+	// backendCount is how many backends every contender balances over, round robin, unless the scenario says otherwise.
+	// They are ports of one process and one loop, since more processes would only compete for two CPUs.
 	backendCount = 3
+
+	// manyBackends is the most that a scenario has. The process listens on as many ports.
+	manyBackends = 1000
 
 	// chunkBytes is what one write of a long answer or payload offers. Large
 	// enough that the sender's system calls do not count.
@@ -45,16 +49,17 @@ type backendSession struct {
 	head      [requestBytes]byte
 	got       int
 	reply     [answerBytes]byte
-	replied   int64 // bytes of the answer written
-	payload   int64 // bytes of payload still to come
-	answer    int64 // bytes of the answer still to write
-	forWrites bool  // epoll watches for EPOLLOUT and not for EPOLLIN
+	replied   int64   // bytes of the answer written
+	payload   int64   // bytes of payload still to come
+	answer    int64   // bytes of the answer still to write
+	forWrites bool    // epoll watches for EPOLLOUT and not for EPOLLIN
+	raw       request // the connection's only head, if raw.raw
 }
 
 // runBackend runs the backend's process. It prints its addresses as one line of JSON and serves until it is ended.
 func runBackend(stdout io.Writer) error {
 	quiet()
-	files, addrs, err := listenBackends(backendCount)
+	files, addrs, err := listenBackends(manyBackends)
 	if err != nil {
 		return err
 	}
@@ -185,7 +190,9 @@ func (s *backendServer) readHead(c *backendSession) error {
 	if errno != 0 || n == 0 {
 		return errSessionEnd
 	}
-	if c.got += n; c.got < requestBytes {
+	c.got += n
+	c.skipProxyHeader()
+	if c.got < requestBytes {
 		return nil
 	}
 	r, err := parseRequest(&c.head)
@@ -193,10 +200,31 @@ func (s *backendServer) readHead(c *backendSession) error {
 		return fmt.Errorf("backend: %w", err)
 	}
 	c.payload = r.payload
+	if r.raw {
+		c.raw = r
+	}
 	if c.payload > 0 {
 		return nil
 	}
 	return s.begin(c, r)
+}
+
+// proxySignature begins a header of the PROXY protocol, version 2; its length is in the last two of proxyFixed bytes.
+const (
+	proxySignature = "\r\n\r\n\x00\r\nQUIT\n"
+	proxyFixed     = 16
+)
+
+// skipProxyHeader removes a header of the PROXY protocol that the connection begins with. That of an IPv4 session is
+// shorter than a request's head, so what was read has all of it or none.
+func (c *backendSession) skipProxyHeader() {
+	if c.got < proxyFixed || string(c.head[:len(proxySignature)]) != proxySignature {
+		return
+	}
+	header := proxyFixed + int(binary.BigEndian.Uint16(c.head[proxyFixed-2:]))
+	if c.got >= header {
+		c.got = copy(c.head[:], c.head[header:c.got])
+	}
 }
 
 func (s *backendServer) readPayload(c *backendSession) error {
@@ -209,6 +237,10 @@ func (s *backendServer) readPayload(c *backendSession) error {
 	}
 	if c.payload -= int64(n); c.payload > 0 {
 		return nil
+	}
+	if c.raw.raw {
+		c.replied, c.answer = answerBytes, c.raw.answer // it has no head of its own
+		return s.write(c)
 	}
 	r, err := parseRequest(&c.head)
 	if err != nil {
@@ -239,7 +271,7 @@ func (s *backendServer) write(c *backendSession) error {
 		c.answer -= int64(n)
 	}
 	if c.answer == 0 {
-		c.got = 0
+		c.got, c.payload = 0, c.raw.payload
 	}
 	return s.watch(c, c.answer > 0)
 }

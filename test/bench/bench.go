@@ -40,11 +40,12 @@ type bench struct {
 
 	tools   map[string]program  // nsd and dnsperf, if there is something to do for them
 	servers map[traffic]*server // by traffic.serverOf
+	etcd    *server             // nil if no scenario needs it
 	ports   portFinder
 
 	certificates map[traffic]certificate       // by kind of TLS
 	configs      map[string]map[traffic]string // by contender, as of its first start for each traffic
-	limitConfigs map[string]map[string]string  // by contender and scenario, of those with limits
+	ownConfigs   map[string]map[string]string  // by contender and scenario, of those with settings of their own
 }
 
 // newBench looks up all programs and limits first, so that it fails before the first measurement. close removes its
@@ -53,7 +54,7 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 	b := &bench{
 		opts: o, programs: map[string]program{}, progress: progress, tools: map[string]program{},
 		servers: map[traffic]*server{},
-		configs: map[string]map[traffic]string{}, limitConfigs: map[string]map[string]string{},
+		configs: map[string]map[traffic]string{}, ownConfigs: map[string]map[string]string{},
 	}
 	var errs []error
 	for _, c := range contenders() {
@@ -65,6 +66,9 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 			continue
 		}
 		p, err := c.find(ctx, c.pathIn(o))
+		if err == nil {
+			p.digest, err = digest(p.path)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w (or leave it out with -contenders)", c.name, err))
 		}
@@ -75,6 +79,14 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 	}
 	if slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.traffic.serverOf() == trafficPostgres }) {
 		errs = append(errs, b.findPostgres(ctx))
+	}
+	if slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.traffic == trafficRedis }) {
+		errs = append(errs, b.findRedis(ctx))
+	}
+	if slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.feature.Fleet }) {
+		etcd, _, err := lookUp(ctx, o.etcd, "apt-get install etcd-server", "--version")
+		b.tools["etcd"] = etcd
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -115,11 +127,16 @@ func limitDescriptors(o options) (int, error) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, os.NewSyscallError("getrlimit", err)
 	}
-	need := uint64(2*o.idle + 1000) // both sides of each session, and what a balancer holds or reserves besides
-	idle := slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.job.Pattern == patternIdle })
-	if idle && limit.Max < need {
-		return 0, fmt.Errorf("-idle %d needs %d descriptors in the balancer and the limit is %d: ask for fewer or "+
-			"raise it (ulimit -n)", o.idle, need, limit.Max)
+	var most scenario
+	for _, s := range o.scenarios {
+		if most.name == "" || s.descriptors(o) > most.descriptors(o) {
+			most = s
+		}
+	}
+	need := uint64(most.descriptors(o) + 1000) // with what a balancer holds or reserves besides
+	if limit.Max < need {
+		return 0, fmt.Errorf("%s needs %d descriptors in the balancer and the limit is %d: raise it (ulimit -n), ask "+
+			"for fewer sessions (-idle), or leave the scenario out", most.name, need, limit.Max)
 	}
 	limit.Cur = min(limit.Max, max(usual, need))
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -133,6 +150,9 @@ func (b *bench) close() error {
 	var errs []error
 	for _, s := range b.servers {
 		errs = append(errs, s.proc.stop(), s.cleanUp())
+	}
+	if b.etcd != nil {
+		errs = append(errs, b.etcd.proc.stop())
 	}
 	return errors.Join(errors.Join(errs...), os.RemoveAll(b.dir))
 }
@@ -150,7 +170,11 @@ func (b *bench) run(ctx context.Context) ([]measurement, error) {
 				if !c.does(s) {
 					continue
 				}
-				m, err := b.measure(ctx, s, c)
+				var m measurement
+				paced, err := s.paced(round+1, all)
+				if err == nil {
+					m, err = b.measure(ctx, paced, c)
+				}
 				if ctx.Err() != nil {
 					return all, ctx.Err()
 				}
@@ -173,6 +197,12 @@ func (b *bench) run(ctx context.Context) ([]measurement, error) {
 // startServers starts the backends for each kind of traffic in the run.
 func (b *bench) startServers(ctx context.Context) error {
 	for _, s := range b.opts.scenarios {
+		if s.feature.Fleet && b.etcd == nil {
+			var err error
+			if b.etcd, err = startEtcd(ctx, b.tools["etcd"], &b.ports, b.dir); err != nil {
+				return err
+			}
+		}
 		for _, t := range s.traffic.servers() {
 			if b.servers[t] != nil {
 				continue
@@ -195,6 +225,8 @@ func (b *bench) startServer(ctx context.Context, t traffic) (*server, error) {
 		return startBackends(roleTrainBackend, b.dir)
 	case t == trafficPostgres:
 		return startPostgres(ctx, b.tools, &b.ports, b.dir)
+	case t == trafficRedis:
+		return startRedis(ctx, b.tools["redis-server"], &b.ports, b.dir)
 	case t == trafficMeter:
 		return startBackends(roleMeterBackend, b.dir)
 	}
@@ -211,24 +243,33 @@ func inTurn(cs []contender, round int) []contender {
 // measure runs one scenario with one contender, in a fresh process.
 func (b *bench) measure(ctx context.Context, s scenario, c contender) (measurement, error) {
 	if c.direct() {
-		return b.load(ctx, s, b.servers[s.traffic.serverOf()].addrs, nil)
+		return b.load(ctx, s, b.backends(s), nil, nil)
 	}
 	targets, err := b.findPorts(s.traffic)
 	if err != nil {
 		return measurement{}, err
 	}
-	proc, err := b.startContender(c, s, targets)
+	running, err := b.startContender(c, s, targets)
 	if err != nil {
 		return measurement{}, err
 	}
-	pids, err := waitReady(ctx, proc, s.traffic, targets[0], c.processes(b.opts.workers))
+	proc, processes := running.proc, c.processes(b.workers(s))
+	if s.reload {
+		processes = anyProcesses
+	}
+	pids, err := waitReady(ctx, proc, s.traffic, targets[0], processes)
 	if err == nil && len(targets) > 1 {
-		_, err = waitReady(ctx, proc, trafficFlood, targets[1], c.processes(b.opts.workers))
+		_, err = waitReady(ctx, proc, trafficFlood, targets[1], processes)
+	}
+	var reload func(context.Context) error
+	if err == nil && s.reload {
+		pids = nil // they come and go: their CPU time is not measured
+		reload, err = b.reloading(c, proc, running.file, running.setup)
 	}
 	if err != nil {
 		return measurement{}, errors.Join(err, proc.stop())
 	}
-	m, err := b.load(ctx, s, targets, pids)
+	m, err := b.load(ctx, s, targets, pids, reload)
 	if err != nil {
 		err = errors.Join(err, proc.running())
 	}
@@ -250,53 +291,77 @@ func (b *bench) findPorts(t traffic) ([]netip.AddrPort, error) {
 	return addrs, errors.Join(errs...)
 }
 
-func (b *bench) startContender(c contender, work scenario, listen []netip.AddrPort) (*process, error) {
+// backends returns the addresses of a scenario's backends.
+func (b *bench) backends(s scenario) []netip.AddrPort {
+	all, n := b.servers[s.traffic.serverOf()].addrs, s.backends
+	if n == 0 {
+		n = backendCount
+	}
+	return all[:min(n, len(all))]
+}
+
+// workers returns how many loops, threads or worker processes a balancer has in a scenario.
+func (b *bench) workers(s scenario) int {
+	if s.workers > 0 {
+		return s.workers
+	}
+	return b.opts.workers
+}
+
+func (b *bench) startContender(c contender, work scenario, listen []netip.AddrPort) (balancer, error) {
 	dir, err := os.MkdirTemp(b.dir, c.name+"-")
 	if err != nil {
-		return nil, err
+		return balancer{}, err
 	}
 	t := work.traffic
 	s := setup{
 		traffic:     t,
 		listen:      listen[0],
-		backends:    b.servers[t.serverOf()].addrs,
-		workers:     b.opts.workers,
+		backends:    b.backends(work),
+		workers:     b.workers(work),
 		descriptors: b.descriptors,
 		dir:         dir,
 		certificate: b.certificates[t],
 		aes128:      b.opts.aes128,
 		limits:      work.limits,
+		feature:     work.feature,
+		reloads:     work.reload,
 	}
 	if work.limits.Denied > 0 {
 		if s.denied, err = writeDenied(b.dir, work.limits.Denied); err != nil {
-			return nil, err
+			return balancer{}, err
 		}
 	}
+	if work.feature.Fleet {
+		s.etcd = b.etcd.addrs[0]
+	}
 	if t == trafficPostgres {
-		s.flood, s.floodBackends = listen[1], b.servers[trafficFlood.serverOf()].addrs
+		s.flood, s.floodBackends = listen[1], b.servers[trafficFlood.serverOf()].addrs[:backendCount]
 		s.certificate = b.certificates[trafficFlood]
 	}
-	proc, config, err := startBalancer(c, b.programs[c.name], s)
-	b.keepConfig(c, work, config)
-	return proc, err
+	running, err := startBalancer(c, b.programs[c.name], s)
+	b.keepConfig(c, work, running.config)
+	return running, err
 }
 
 // keepConfig keeps a configuration for the report, unless there is an earlier one for the same work.
 func (b *bench) keepConfig(c contender, work scenario, config string) {
 	if b.configs[c.name] == nil {
-		b.configs[c.name], b.limitConfigs[c.name] = map[traffic]string{}, map[string]string{}
+		b.configs[c.name], b.ownConfigs[c.name] = map[traffic]string{}, map[string]string{}
 	}
-	if work.limits != (limitation{}) {
-		b.limitConfigs[c.name][work.name] = config
+	if work.ownConfig() {
+		b.ownConfigs[c.name][work.name] = config
 	} else if _, ok := b.configs[c.name][work.traffic]; !ok {
 		b.configs[c.name][work.traffic] = config
 	}
 }
 
 // load runs a client with the scenario's job against the targets. pids are the
-// balancer's; there are none without a balancer. The client is gone when it
-// returns, and so the balancer has no session left.
-func (b *bench) load(ctx context.Context, s scenario, targets []netip.AddrPort, pids []int) (measurement, error) {
+// balancer's; there are none without a balancer. Unless reload is nil, it is called
+// when a sixth of the work is done. The client is gone when it returns, and so the
+// balancer has no session left.
+func (b *bench) load(ctx context.Context, s scenario, targets []netip.AddrPort, pids []int,
+	reload func(context.Context) error) (measurement, error) {
 	j := s.jobFor(b.opts)
 	j.Targets = targets
 	if s.traffic == trafficMeter {
@@ -305,6 +370,9 @@ func (b *bench) load(ctx context.Context, s scenario, targets []netip.AddrPort, 
 	cl, err := b.startLoader(j)
 	if err != nil {
 		return measurement{}, err
+	}
+	if reload != nil {
+		cl = &reloader{loader: cl, after: j.Duration / 6, reload: reload}
 	}
 	m, err := b.observe(ctx, s, j, cl, pids)
 	return m, errors.Join(err, cl.close())
@@ -322,6 +390,8 @@ func (b *bench) startLoader(j job) (loader, error) {
 		return newDNSPerf(b.tools["dnsperf"], j, b.dir)
 	case patternPostgres:
 		return newPGBench(b.tools["pgbench"], j, b.dir)
+	case patternRedis:
+		return newRedisBenchmark(b.tools["redis-benchmark"], j, b.dir)
 	}
 	return startClient(j, b.dir)
 }
@@ -341,6 +411,9 @@ func (b *bench) observe(ctx context.Context, s scenario, j job, cl loader, pids 
 	}
 	after, err := b.look(ctx, s, settle, cl, pids)
 	if err != nil {
+		return measurement{}, err
+	}
+	if err := s.sustained(r, j); err != nil {
 		return measurement{}, err
 	}
 	m := newMeasurement(s, r, before, after)

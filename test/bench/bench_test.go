@@ -69,13 +69,14 @@ func TestDirect(t *testing.T) {
 
 // The whole with a balancer: this test binary, as a plain relay.
 func TestBalancer(t *testing.T) {
-	b := relayBench(t, "-only request1,connect,idle -rounds 1 -duration 50ms -warmup 20ms -idle 100", "")
+	b := relayBench(t, "-only request64,request1,request64-4k,connect,half-peak,idle,growth-size-1,growth-size-262144 "+
+		"-rounds 1 -duration 50ms -warmup 20ms -idle 100", "")
 	all, err := b.run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(all) != 3 {
-		t.Errorf("%d measurements, want 3", len(all))
+	if len(all) != 8 {
+		t.Errorf("%d measurements, want 8", len(all))
 	}
 	for _, m := range all {
 		if m.Error != "" {
@@ -91,6 +92,52 @@ func TestBalancer(t *testing.T) {
 	}
 	if b.configs["relay"][trafficTCP] == "" {
 		t.Error("the configuration is not kept for the report")
+	}
+}
+
+// runBench runs a bench with these options. Its balancers and servers have ports from first on, so that several can run
+// at once.
+func runBench(t *testing.T, o options, first uint16) []measurement {
+	t.Helper()
+	b, err := newBench(t.Context(), o, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.ports.next = first
+	all, err := b.run(t.Context())
+	if err := errors.Join(err, b.close()); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Real balancers in front of Redis, in front of a client that is refused, and while they reload.
+func TestServices(t *testing.T) {
+	t.Parallel()
+	o, err := parseOptions(strings.Fields("-contenders haproxy,nginx -rounds 1 -duration 1500ms -warmup 50ms "+
+		"-refused-rate 500 -only redis-get-p16,refused,reload"), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range o.scenarios {
+		if s := &o.scenarios[i]; s.reload {
+			s.backends, s.job.Resting, s.job.Rate = 10, 20, 200
+		}
+	}
+	all := runBench(t, o, 24_000)
+	if len(all) != 6 {
+		t.Errorf("%d measurements, want 6", len(all))
+	}
+	for _, m := range all {
+		ok := m.Error == "" && m.Rate > 0
+		if m.Scenario == "reload" {
+			ok = ok && m.Reload > 0 && m.P999 >= m.P99 && m.P99 > 0 && m.CPUPerUnit == 0
+		} else {
+			ok = ok && m.Reload == 0 && m.CPUPerUnit > 0
+		}
+		if !ok {
+			t.Errorf("%s, %s: %+v", m.Contender, m.Scenario, m)
+		}
 	}
 }
 
@@ -130,6 +177,9 @@ func relayBench(t *testing.T, args, fault string) *bench {
 	o, err := parseOptions(strings.Fields(args+" -contenders direct"), io.Discard)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := range o.scenarios {
+		o.scenarios[i].who = nil // the relay is none of them
 	}
 	b, err := newBench(t.Context(), o, io.Discard)
 	if err != nil {

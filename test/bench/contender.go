@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // A setup has the parameters of a balancer's configuration.
@@ -23,8 +24,13 @@ type setup struct {
 	certificate certificate // of the listener that terminates TLS
 	aes128      bool        // which has AES-128-GCM as its only cipher, if the balancer has a setting for it
 
-	limits limitation // of the first listener
-	denied string     // the file of its prefixes; "" for none
+	limits  limitation // of the first listener
+	feature feature
+	etcd    netip.AddrPort // of feature.Fleet
+
+	reloads bool           // it is to be able to reload
+	extra   netip.AddrPort // a further listener, which only the reloaded configuration has; the zero value for none
+	denied  string         // the file of its prefixes; "" for none
 
 	// the second listener of trafficPostgres, which terminates TLS
 	flood         netip.AddrPort
@@ -35,6 +41,7 @@ type setup struct {
 type program struct {
 	path    string
 	version string
+	digest  string // SHA-256 of the file
 	module  string // nginx: the stream module to load; "" when it is built in
 }
 
@@ -58,6 +65,9 @@ type contender struct {
 	// config returns the text of the configuration file.
 	config func(program, setup) string
 
+	// reload is the signal to its first process that makes it read its configuration again.
+	reload syscall.Signal
+
 	// args returns the arguments that run it in the foreground.
 	args func(configFile string, s setup) []string
 }
@@ -65,7 +75,7 @@ type contender struct {
 // contenders returns all contenders, in the order of the report.
 func contenders() []contender {
 	return []contender{limeload(), before(), haproxy(), nginx(), dnsdist(),
-		{name: "direct", takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains, trafficTrainsOnce,
+		{name: nameDirect, takes: []traffic{trafficTCP, trafficDNS, trafficDNSSingle, trafficTrains, trafficTrainsOnce,
 			trafficMeter}}}
 }
 
@@ -77,11 +87,14 @@ func contenderNames() []string {
 	return names
 }
 
+// nameDirect is the contender without a balancer.
+const nameDirect = "direct"
+
 func (c contender) direct() bool { return c.find == nil }
 
 // does reports whether c takes part in s.
 func (c contender) does(s scenario) bool {
-	if c.direct() && s.job.Pattern == patternIdle {
+	if c.direct() && (s.job.Pattern == patternIdle || s.reload || s.unit == unitRefusal) {
 		return false // there is no process to look at
 	}
 	if s.who != nil && !slices.Contains(s.who, c.name) {

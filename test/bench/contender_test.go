@@ -47,6 +47,43 @@ backends = [
 	}
 }
 
+// What scenarios ask for besides.
+func TestOwnSettings(t *testing.T) {
+	s := testSetup()
+	s.feature = feature{Proxy: true, Log: true, Fleet: true}
+	s.etcd = netip.MustParseAddrPort("127.0.0.1:2379")
+	s.extra = netip.MustParseAddrPort("127.0.0.1:21001")
+	s.limits = limitation{ClientSessions: 4, Over: "reset"}
+	s.reloads = true
+	for _, c := range []struct {
+		config func(program, setup) string
+		has    []string
+	}{
+		{limeloadConfig, []string{
+			"]\nsend_proxy = \"v2\"\n", "[log]\nlevel = \"info\"\naccess = true\n", "client_sessions = 4\n",
+			"[fleet]\nname = \"bench\"\nnode = \"bench\"\nendpoints = [\"http://127.0.0.1:2379\"]\n",
+			"[listener.extra]\naddress = \"127.0.0.1:21001\"\npool = \"bench\"\n",
+		}},
+		{haproxyConfig, []string{
+			"listen extra\n    bind 127.0.0.1:21001", "tcp-request connection reject if { sc0_conn_cur gt 4 }\n",
+		}},
+		{nginxConfig, []string{
+			"listen 127.0.0.1:21001 reuseport", "limit_conn_zone $binary_remote_addr zone=clients:10m;",
+			"limit_conn clients 4;",
+		}},
+	} {
+		got := c.config(program{}, s)
+		for _, want := range c.has {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %q in\n%s", want, got)
+			}
+		}
+	}
+	if got := haproxy().args("f", s); strings.Join(got, " ") != "-W -f f" {
+		t.Errorf("HAProxy that reloads is run with %q", got)
+	}
+}
+
 func TestHAProxyConfig(t *testing.T) {
 	want := `global
     nbthread 2

@@ -20,6 +20,10 @@ func (r cpuReading) since(before cpuReading) cpuReading {
 	return cpuReading{clock: r.clock - before.clock, stat: r.stat - before.stat}
 }
 
+func (r cpuReading) plus(o cpuReading) cpuReading {
+	return cpuReading{clock: r.clock + o.clock, stat: r.stat + o.stat}
+}
+
 // disagrees reports whether the two measurements of the same CPU time differ by more than rounding to ticks explains,
 // for that many processes: then neither is reliable.
 func (r cpuReading) disagrees(processes int) bool {

@@ -72,20 +72,10 @@ func (d *dnsperf) ask(ctx context.Context, duration, within time.Duration) (load
 	if d.proc, err = start("dnsperf", cmd, d.dir); err != nil {
 		return loadResult{}, err
 	}
-	select {
-	case <-d.proc.exited:
-	case <-ctx.Done():
-		return loadResult{}, ctx.Err()
-	case <-time.After(within):
-		return loadResult{}, d.proc.failure(fmt.Errorf("did not end within %s", within))
+	if err := d.proc.end(ctx, within); err != nil {
+		return loadResult{}, err
 	}
-	state := d.proc.cmd.ProcessState
-	used := state.UserTime() + state.SystemTime()
-	d.used.clock += used
-	d.used.stat += used
-	if d.proc.err != nil {
-		return loadResult{}, d.proc.failure(d.proc.err)
-	}
+	d.used = d.used.plus(d.proc.used())
 	text, err := os.ReadFile(out.Name())
 	if err != nil {
 		return loadResult{}, err

@@ -5,20 +5,28 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 )
 
 func haproxy() contender {
 	return contender{
-		name:      "haproxy",
-		takes:     []traffic{trafficTCP, trafficTLSECDSA, trafficTLSRSA, trafficPostgres, trafficPostgresOne},
+		name: "haproxy",
+		takes: []traffic{trafficTCP, trafficTLSECDSA, trafficTLSRSA, trafficPostgres, trafficPostgresOne,
+			trafficRedis},
 		rival:     true,
 		processes: one, // -db: no master process
+		reload:    syscall.SIGUSR2,
 		find: func(ctx context.Context, path string) (program, error) {
 			p, _, err := lookUp(ctx, path, "apt-get install haproxy", "-v")
 			return p, err
 		},
 		config: haproxyConfig,
-		args:   func(file string, _ setup) []string { return []string{"-db", "-f", file} },
+		args: func(file string, s setup) []string {
+			if s.reloads {
+				return []string{"-W", "-f", file} // a master process, which hands over the sockets to a new worker
+			}
+			return []string{"-db", "-f", file}
+		},
 	}
 }
 
@@ -60,6 +68,10 @@ func haproxyConfig(_ program, s setup) string {
 	} else {
 		haproxyListen(&b, "bench", s.listen, "", s.backends)
 		b.WriteString(haproxyLimits(s.limits))
+	}
+	if s.extra.IsValid() {
+		fmt.Fprintln(&b)
+		haproxyListen(&b, "extra", s.extra, "", s.backends)
 	}
 	if s.traffic == trafficPostgres {
 		fmt.Fprintln(&b)

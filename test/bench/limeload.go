@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 )
 
 func limeload() contender {
 	return contender{
 		name: "limeload-l4",
 		takes: []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficDNSCached, trafficTrains,
-			trafficTrainsOnce, trafficTLSECDSA, trafficTLSRSA, trafficPostgres, trafficPostgresOne, trafficMeter},
+			trafficTrainsOnce, trafficTLSECDSA, trafficTLSRSA, trafficPostgres, trafficPostgresOne, trafficRedis,
+			trafficMeter},
 		processes: one,
+		reload:    syscall.SIGHUP,
 		find: func(ctx context.Context, path string) (program, error) {
 			p, _, err := lookUp(ctx, path, "build it with `make build` or name it with -limeload", "version")
 			return p, err
@@ -38,7 +41,14 @@ const nameBefore = "before"
 func limeloadConfig(_ program, s setup) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[global]\nworkers = %d\ndrain_timeout = \"1s\"\n\n", s.workers)
-	fmt.Fprint(&b, "[log]\nlevel = \"warn\"\naccess = false\n\n")
+	if s.feature.Log {
+		fmt.Fprint(&b, "[log]\nlevel = \"info\"\naccess = true\n\n")
+	} else {
+		fmt.Fprint(&b, "[log]\nlevel = \"warn\"\naccess = false\n\n")
+	}
+	if s.feature.Fleet {
+		fmt.Fprintf(&b, "[fleet]\nname = \"bench\"\nnode = \"bench\"\nendpoints = [\"http://%s\"]\n\n", s.etcd)
+	}
 	fmt.Fprintf(&b, "[listener.bench]\naddress = \"%s\"\npool = \"bench\"\n", s.listen)
 	if s.traffic.udp() {
 		fmt.Fprint(&b, "protocol = \"udp\"\n")
@@ -56,7 +66,13 @@ func limeloadConfig(_ program, s setup) string {
 	if s.traffic.tls() {
 		limeloadTLS(&b, "bench", s.certificate)
 	}
+	if s.extra.IsValid() {
+		fmt.Fprintf(&b, "[listener.extra]\naddress = \"%s\"\npool = \"bench\"\n\n", s.extra)
+	}
 	limeloadPool(&b, "bench", s.backends)
+	if s.feature.Proxy {
+		fmt.Fprint(&b, "send_proxy = \"v2\"\n")
+	}
 	if s.traffic == trafficPostgres {
 		fmt.Fprintf(&b, "\n[listener.flood]\naddress = \"%s\"\npool = \"flood\"\n\n", s.flood)
 		limeloadTLS(&b, "flood", s.certificate)

@@ -67,6 +67,7 @@ func limeloadLimits(listener string, s setup) string {
 // haproxyLimits returns what HAProxy has that is closest.
 //   - A client's rate: a stick table counts its connections of the last second, refused ones too. So a client that
 //     keeps coming faster is refused altogether, where a token bucket still admits as many as the rate allows.
+//   - A client's sessions: a stick table counts them, and the one that is looked at is among them.
 //   - The rate of all clients: rate-limit sessions leaves who is over it in the kernel's queue.
 func haproxyLimits(l limitation) string {
 	text, refusal := "", "reject"
@@ -79,6 +80,12 @@ func haproxyLimits(l limitation) string {
     tcp-request connection %s if { sc0_conn_rate gt %d }
 `, refusal, l.ClientRate.Burst)
 	}
+	if l.ClientSessions > 0 {
+		text += fmt.Sprintf(`    stick-table type ip size 1m expire 1h store conn_cur
+    tcp-request connection track-sc0 src
+    tcp-request connection %s if { sc0_conn_cur gt %d }
+`, refusal, l.ClientSessions)
+	}
 	if l.Rate.PerSecond > 0 && l.Over == "delay" {
 		text += fmt.Sprintf("    rate-limit sessions %d\n", l.Rate.PerSecond)
 	}
@@ -88,7 +95,7 @@ func haproxyLimits(l limitation) string {
 // nginxZone returns the directives outside of the server that a listener's limits need. A client is an address, or all
 // addresses with the same first two bytes.
 func nginxZone(l limitation) string {
-	if l.ClientRate.PerSecond == 0 {
+	if l.ClientRate.PerSecond == 0 && l.ClientSessions == 0 {
 		return ""
 	}
 	client, mapped := "$binary_remote_addr", ""
@@ -103,7 +110,10 @@ func nginxZone(l limitation) string {
 // client at once as elsewhere may come at once.
 func nginxLimits(l limitation) string {
 	text := ""
-	if l.ClientRate.PerSecond > 0 {
+	switch {
+	case l.ClientSessions > 0:
+		text += fmt.Sprintf("        limit_conn clients %d;\n", l.ClientSessions)
+	case l.ClientRate.PerSecond > 0:
 		text += fmt.Sprintf("        limit_conn clients %d;\n", l.ClientRate.Burst)
 	}
 	if l.SessionBandwidth > 0 {

@@ -25,6 +25,7 @@ const (
 	patternDNS    pattern = "dns"    // dnsperf: so many sockets, and so many questions under way in all
 	// pgbench: select-only transactions, due at fixed times, from so many connections
 	patternPostgres pattern = "postgres"
+	patternRedis    pattern = "redis" // redis-benchmark: closed loop from so many connections, see redisJob
 
 	patternKnock  pattern = "knock"  // connections that may be refused, see floodJob
 	patternSpray  pattern = "spray"  // datagrams of ever new clients, see floodJob
@@ -40,7 +41,11 @@ type job struct {
 	Depth       int              `json:"depth"` // requests under way on one connection, patternKept; on all, patternDNS
 	Payload     int64            `json:"payload_bytes"`
 	Answer      int64            `json:"answer_bytes"`
-	// requests per second over all connections, patternPaced and patternPostgres, and patternDNS unless 0
+	Raw         bool             `json:"raw,omitempty"`     // requests and answers have no heads, patternKept
+	Resting     int              `json:"resting,omitempty"` // further connections that stay silent, patternPaced
+	Redis       *redisJob        `json:"redis,omitempty"`   // of patternRedis
+	// requests per second over all connections, patternPaced and patternPostgres (0 = a closed loop), and patternDNS
+	// unless 0
 	Rate     int            `json:"rate"`
 	TLS      *tlsJob        `json:"tls,omitempty"`      // nil: plain; of patternKept, patternConnect and patternIdle
 	Flooders int            `json:"flooders,omitempty"` // connections of a flood of handshakes meanwhile, patternPostgres
@@ -63,10 +68,13 @@ type loadResult struct {
 	Elapsed  time.Duration `json:"elapsed_ns"`
 	P50      time.Duration `json:"p50_ns"`
 	P99      time.Duration `json:"p99_ns"`
+	P999     time.Duration `json:"p999_ns"`
 	Max      time.Duration `json:"max_ns"`
 
 	TLS        string  `json:"tls,omitempty"`        // what all connections negotiated
 	Handshakes float64 `json:"handshakes,omitempty"` // of the flood, per second
+
+	Reload time.Duration `json:"reload_ns,omitempty"` // that of the balancer meanwhile took so long
 
 	Flood  *floodResult  `json:"flood,omitempty"`  // of patternKnock and patternSpray, or of one beside
 	Stream *streamResult `json:"stream,omitempty"` // of patternStream
@@ -98,6 +106,7 @@ type load struct {
 	filler  []byte
 
 	conns    []*loadConn // by number
+	resting  []*loadConn // those that stay silent beside them
 	byFD     []*loadConn
 	opened   int // connections ever opened; gives each its target and source
 	inFlight int
@@ -152,7 +161,10 @@ func runLoad(stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if l.job.Pattern == patternIdle {
+	if l.job.Resting > 0 {
+		l.conns = l.resting
+	}
+	if l.job.Pattern == patternIdle || l.job.Resting > 0 {
 		return l.recheckIdle()
 	}
 	return nil
@@ -197,6 +209,11 @@ func (l *load) now() time.Duration { return time.Since(l.started) }
 func (l *load) warmUp() error {
 	switch l.job.Pattern {
 	case patternKept, patternPaced:
+		// those that stay silent, a few at a time: a listener's queue does not hold them all
+		if err := l.openIdle(l.job.Resting); err != nil {
+			return err
+		}
+		l.conns, l.resting = nil, l.conns
 		if err := l.openKept(); err != nil {
 			return err
 		}
@@ -265,7 +282,7 @@ func (l *load) result(elapsed time.Duration) loadResult {
 	slices.Sort(l.samples)
 	r := loadResult{Requests: uint64(len(l.samples)), Bytes: l.bytes, Elapsed: elapsed}
 	if len(l.samples) > 0 {
-		r.P50, r.P99 = percentile(l.samples, 50), percentile(l.samples, 99)
+		r.P50, r.P99, r.P999 = percentile(l.samples, 50), percentile(l.samples, 99), percentile(l.samples, 99.9)
 		r.Max = l.samples[len(l.samples)-1]
 	}
 	return r
@@ -287,9 +304,8 @@ func (l *load) open(number int) (*loadConn, error) {
 		number: number,
 		source: netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + l.opened%sourceCount)}),
 		target: l.job.Targets[l.opened%len(l.job.Targets)],
-
-		replyLeft: l.job.Answer - answerBytes,
 	}
+	c.awaitAnswer(l)
 	l.opened++
 	if err := c.connect(l); err != nil {
 		closeFD(fd)

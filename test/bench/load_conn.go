@@ -73,8 +73,13 @@ func (c *loadConn) begin(l *load, begun time.Duration) error {
 	}
 	c.sent++
 	c.begun[c.sent%maxDepth] = begun
-	request{sequence: c.sequence(c.sent), payload: l.job.Payload, answer: l.job.Answer}.put(&c.head)
+	request{
+		sequence: c.sequence(c.sent), payload: l.job.Payload, answer: l.job.Answer, raw: l.job.Raw,
+	}.put(&c.head)
 	c.headLeft, c.payloadLeft = requestBytes, l.job.Payload
+	if l.job.Raw && c.sent > 1 {
+		c.headLeft = 0
+	}
 	l.inFlight++
 	if l.inFlight == 1 {
 		l.lastSeen = l.now()
@@ -181,13 +186,24 @@ func (c *loadConn) read(l *load) (bool, error) {
 		if err := readError(n, errno); err != nil || again(errno) {
 			return false, err
 		}
+		if c.sent == c.answered {
+			return false, errEarlyAnswer
+		}
 		c.replyLeft -= int64(n)
 	}
 	if c.replyLeft > 0 {
 		return false, nil
 	}
-	c.replyGot, c.replyLeft = 0, l.job.Answer-answerBytes // of the next
+	c.awaitAnswer(l)
 	return true, nil
+}
+
+// awaitAnswer makes the connection ready to read the next answer from its first byte.
+func (c *loadConn) awaitAnswer(l *load) {
+	c.replyGot, c.replyLeft = 0, l.job.Answer-answerBytes
+	if l.job.Raw {
+		c.replyGot, c.replyLeft = answerBytes, l.job.Answer // it has no head
+	}
 }
 
 // readError returns the error of a read without bytes. An answer is due or the connection must stay open, so its end is

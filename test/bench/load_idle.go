@@ -32,7 +32,7 @@ func (l *load) recheckIdle() error {
 
 func (l *load) openIdle(n int) error {
 	open := func() error {
-		c, err := l.openAndAsk(len(l.conns))
+		c, err := l.openAndAsk(len(l.resting) + len(l.conns))
 		if err != nil {
 			return err
 		}

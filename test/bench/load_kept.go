@@ -3,10 +3,14 @@ package main
 import "time"
 
 // openKept opens the job's connections; they are established while their first
-// requests are under way.
+// requests are under way. Where they are many, each has had an answer before more
+// are opened, since a listener's queue would not hold them all.
 func (l *load) openKept() error {
+	if l.job.Connections > idleBurst {
+		return l.openIdle(l.job.Connections)
+	}
 	for i := range l.job.Connections {
-		c, err := l.open(i)
+		c, err := l.open(len(l.resting) + i)
 		if err != nil {
 			return err
 		}

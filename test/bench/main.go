@@ -15,6 +15,11 @@
 // the close. Certificates are made for each run. Backends always get plain TCP. The client that floods has the lowest
 // priority, since it stands for another machine: it gets what CPU time the others leave.
 //
+// The bars that limeload-l4 is held against are in bars.go; -only bars runs all that they need. -only growth measures
+// how the cost of work grows with sessions, backends, loops and sizes, and -only feature what each feature costs.
+// Reports of the same programs on the same machine can be put together: with -json, scenarios that are not measured
+// now stay as they were. `go run ./test/bench plot` draws the report, and writes its tables into docs/performance.md.
+//
 // Scenarios about limits run only if -only names them, best with -duration 10s (rates) and 20s (flood). A flood comes
 // from addresses of its own and at the lowest priority. What it does to another client of the same listener is compared
 // with the same client alone, in the same round. The CPU time of a refused connect is the balancer's, less what it uses
@@ -22,6 +27,9 @@
 // what is closest to limeload-l4's limit; limitation.go says where they differ. Rates are offered twice as much as they
 // allow. Bandwidths are measured where the bytes arrive, in parts of 10 ms, and the largest tenth of a second is that
 // of any 10 parts in a row.
+//
+// The package is larger than others: most of it is contenders' configurations and load generators, which share one
+// protocol and nothing with the rest of the repository. What draws the report is a package of its own, chart.
 //
 // It is a program for Linux, run by hand; nothing imports it, and it imports
 // nothing of limeload-l4: the balancers are black boxes to it.
@@ -61,6 +69,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 		return exitDone
 	}
+	if len(args) > 0 && args[0] == "plot" {
+		return runPlot(args[1:], stdout, stderr)
+	}
 	o, err := parseOptions(args, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -78,6 +89,21 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return exitDone
 }
 
+func runPlot(args []string, stdout, stderr io.Writer) int {
+	p, err := parsePlot(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitDone
+	case err != nil:
+		return exitUsage
+	}
+	if err := p.run(stdout); err != nil {
+		fmt.Fprintf(stderr, "bench plot: %v\n", err)
+		return exitFailed
+	}
+	return exitDone
+}
+
 // measureAll runs the bench and writes its reports.
 func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	b, err := newBench(ctx, o, stderr)
@@ -85,10 +111,19 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 		return err
 	}
 	started := time.Now()
+	var earlier *report
+	if o.jsonFile != "" { // before the work: it may be of no use
+		if earlier, err = earlierReport(o.jsonFile, newReport(b, started, nil), stderr); err != nil {
+			return errors.Join(err, b.close())
+		}
+	}
 	all, err := b.run(ctx)
 	r := newReport(b, started, all)
 	if err := errors.Join(err, b.close()); err != nil {
 		return err
+	}
+	if earlier != nil {
+		r = r.merge(*earlier)
 	}
 	if err := r.writeTables(stdout); err != nil {
 		return err
@@ -99,7 +134,7 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 		}
 	}
 	if n := len(r.failures()); n > 0 {
-		return fmt.Errorf("%d of %d measurements failed", n, len(all))
+		return fmt.Errorf("%d of %d measurements failed", n, len(r.Rounds))
 	}
 	return nil
 }

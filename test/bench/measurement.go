@@ -19,6 +19,7 @@ type measurement struct {
 	Rate           float64 `json:"units_per_second"`
 	P50            float64 `json:"p50_seconds"`
 	P99            float64 `json:"p99_seconds"`
+	P999           float64 `json:"p999_seconds,omitempty"` // of our own load generator without TLS
 	Max            float64 `json:"max_seconds"`
 
 	CPU        float64 `json:"cpu_seconds"` // of the balancer, by its CPU clocks
@@ -31,6 +32,8 @@ type measurement struct {
 
 	TLS        string  `json:"tls,omitempty"`                   // what the connections negotiated
 	Handshakes float64 `json:"handshakes_per_second,omitempty"` // of a flood meanwhile
+
+	Reload float64 `json:"reload_seconds,omitempty"` // how long it took until the new configuration served
 
 	Idle   *idleFigures  `json:"idle,omitempty"`
 	Limits *limitFigures `json:"limits,omitempty"`
@@ -61,16 +64,17 @@ func newMeasurement(s scenario, r loadResult, before, after view) measurement {
 		BackendCPU:     after.backend.since(before.backend).clock.Seconds(),
 		TLS:            r.TLS,
 		Handshakes:     r.Handshakes,
+		Reload:         r.Reload.Seconds(),
 	}
 	m.OtherCPU = (after.machine - before.machine).Seconds() - m.CPU - m.ClientCPU - m.BackendCPU
 	if s.hasLatency() {
-		m.P50, m.P99, m.Max = r.P50.Seconds(), r.P99.Seconds(), r.Max.Seconds()
+		m.P50, m.P99, m.P999, m.Max = r.P50.Seconds(), r.P99.Seconds(), r.P999.Seconds(), r.Max.Seconds()
 	}
 	if m.Units > 0 && m.ElapsedSeconds > 0 {
 		m.Rate = m.Units / m.ElapsedSeconds
 		m.CPUPerUnit = m.CPU / m.Units
 	}
-	if m.Handshakes > 0 || r.Flood != nil {
+	if m.Handshakes > 0 || r.Flood != nil && s.unit != unitRefusal {
 		m.CPUPerUnit = 0 // most of the CPU time is the flood's
 	}
 	if wall := after.at.Sub(before.at).Seconds(); r.Stream != nil && m.Rate > 0 {
@@ -125,6 +129,10 @@ func (m measurement) line(s scenario) string {
 	if m.Limits != nil {
 		b.WriteString(m.Limits.text())
 	}
+	if m.Reload > 0 {
+		fmt.Fprintf(&b, "  p99.9 %s  max %s  reloaded within %s", formatSeconds(m.P999), formatSeconds(m.Max),
+			formatSeconds(m.Reload))
+	}
 	if m.Handshakes > 0 {
 		fmt.Fprintf(&b, "  beside %.0f handshakes/s", m.Handshakes)
 	}
@@ -137,6 +145,8 @@ func formatSeconds(s float64) string {
 	switch {
 	case s == 0:
 		return "-"
+	case s < 0:
+		return "-" + formatSeconds(-s)
 	case s < 1e-3:
 		return fmt.Sprintf("%.3gus", s*1e6)
 	case s < 1:

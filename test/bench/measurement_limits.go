@@ -27,7 +27,7 @@ type limitFigures struct {
 
 // newLimitFigures returns nil for a scenario that is not about limits.
 func newLimitFigures(s scenario, r loadResult, before, after view) *limitFigures {
-	if s.table == tableWork {
+	if s.table == tableWork || s.table == tableGrowth {
 		return nil
 	}
 	f := &limitFigures{}

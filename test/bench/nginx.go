@@ -7,14 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 func nginx() contender {
 	return contender{
 		name: "nginx",
 		takes: []traffic{trafficTCP, trafficDNS, trafficDNSOnce, trafficDNSSingle, trafficTrains, trafficTLSECDSA,
-			trafficTLSRSA, trafficPostgres, trafficPostgresOne, trafficMeter},
+			trafficTLSRSA, trafficPostgres, trafficPostgresOne, trafficRedis, trafficMeter},
 		rival:     true,
+		reload:    syscall.SIGHUP,
 		processes: func(workers int) int { return 1 + workers },
 		find:      findNginx,
 		config:    nginxConfig,
@@ -90,6 +92,9 @@ func nginxConfig(p program, s setup) string {
 		nginxServer(&b, "bench", s.listen, nginxTLS(s), "")
 	default:
 		nginxServer(&b, "bench", s.listen, "", nginxLimits(s.limits))
+	}
+	if s.extra.IsValid() {
+		nginxServer(&b, "bench", s.extra, "", "")
 	}
 	if s.traffic == trafficPostgres {
 		nginxUpstream(&b, "flood", s.floodBackends)

@@ -21,6 +21,9 @@ type options struct {
 	rate, idle, workers      int
 	dnsRate, pgbenchRate     int
 	pingRate, floodRate      int
+	refusedRate              int
+	redisServer              string // programs, of scenarios about Redis and a fleet alone
+	redisBenchmark, etcd     string
 	aes128                   bool // of TLS, AES-128-GCM alone
 	jsonFile                 string
 	flags                    map[string]string // every flag as it was, for the report
@@ -41,9 +44,12 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.dnsdist, "dnsdist", "dnsdist", "the dnsdist `program`")
 	fs.StringVar(&o.dnsperf, "dnsperf", "dnsperf", "the `program` that asks name servers")
 	fs.StringVar(&o.nsd, "nsd", "nsd", "the `program` that is the name server")
+	fs.StringVar(&o.redisServer, "redis-server", "redis-server", "the Redis `program`")
+	fs.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "the `program` that asks Redis")
+	fs.StringVar(&o.etcd, "etcd", "etcd", "the `program` that a fleet shares its state in")
 	fs.StringVar(&contenders, "contenders", strings.Join(peerNames(), ","), "`names` of who takes part")
-	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with; all without a * when empty:\n"+
-		scenarioUses())
+	fs.StringVar(&only, "only", "", "`names` of scenarios, or what several begin with, or bars: all that have\n"+
+		"a bar; those without a * when empty:\n"+scenarioUses())
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender does each scenario")
 	fs.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement")
 	fs.DurationVar(&o.warmup, "warmup", time.Second, "of the same work before each measurement")
@@ -54,11 +60,14 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.pingRate, "ping-rate", 1000, "datagrams or questions per second of the client in floodudp-*")
 	fs.IntVar(&o.floodRate, "flood-rate", 0, "connects or datagrams per second of the flood in flood-* and floodudp-*;\n"+
 		"0: as many as the machine gives")
-	fs.IntVar(&o.idle, "idle", 5000, "sessions in idle and tls-idle")
+	fs.IntVar(&o.refusedRate, "refused-rate", 3000,
+		"connects per second in refused; a rate that every contender sustains")
+	fs.IntVar(&o.idle, "idle", 9000, "sessions in idle and tls-idle")
 	fs.BoolVar(&o.aes128, "tls-aes128", false, "HAProxy and nginx get AES-128-GCM as their only cipher, which is what\n"+
 		"limeload-l4 chooses; otherwise each chooses by its defaults")
 	fs.IntVar(&o.workers, "workers", 2, "loops, threads or worker processes of each balancer")
-	fs.StringVar(&o.jsonFile, "json", "", "`file` for everything that was measured, as JSON")
+	fs.StringVar(&o.jsonFile, "json", "", "`file` for everything that was measured, as JSON. Scenarios that an\n"+
+		"earlier run of the same programs has written into it, and that are not measured now, stay")
 	if err := fs.Parse(args); err != nil {
 		return options{}, err
 	}
@@ -93,6 +102,7 @@ func (o *options) check(rest []string, contenders, only string) error {
 		{"pgbench-rate", o.pgbenchRate >= 1 && o.pgbenchRate <= 1_000_000, "1 to 1000000"},
 		{"ping-rate", o.pingRate >= 1 && o.pingRate <= 50_000, "1 to 50000"},
 		{"flood-rate", o.floodRate >= 0 && o.floodRate <= 1_000_000, "0 to 1000000"},
+		{"refused-rate", o.refusedRate >= 1 && o.refusedRate <= 1_000_000, "1 to 1000000"},
 		{"idle", o.idle >= 1, "at least 1"},
 		{"workers", o.workers >= 1 && o.workers <= 256, "1 to 256"},
 	} {
@@ -143,7 +153,7 @@ func selectContenders(list string) ([]string, error) {
 }
 
 // selectScenarios returns the scenarios in the list, in their fixed order. A common prefix ("bulk") selects all
-// scenarios with it, unless it is itself a name.
+// scenarios with it, unless it is itself a name. Those that a chosen one is compared with, or paced by, are chosen too.
 func selectScenarios(list string) ([]scenario, error) {
 	all := scenarios()
 	if list == "" {
@@ -151,6 +161,12 @@ func selectScenarios(list string) ([]scenario, error) {
 	}
 	chosen := map[string]bool{}
 	for _, name := range splitNames(list) {
+		if name == "bars" {
+			for _, b := range bars() {
+				chosen[b.scenario] = true
+			}
+			continue
+		}
 		if slices.ContainsFunc(all, func(s scenario) bool { return s.name == name }) {
 			chosen[name] = true
 			continue
@@ -163,6 +179,13 @@ func selectScenarios(list string) ([]scenario, error) {
 		}
 		if !found {
 			return nil, fmt.Errorf("-only: no scenario %q; there are\n%s", name, scenarioUses())
+		}
+	}
+	for _, s := range all {
+		for _, needed := range []string{s.baseline, s.half} {
+			if chosen[s.name] && needed != "" {
+				chosen[needed] = true
+			}
 		}
 	}
 	all = slices.DeleteFunc(all, func(s scenario) bool { return !chosen[s.name] })

@@ -15,12 +15,17 @@ func TestSelectScenarios(t *testing.T) {
 		list string
 		want string
 	}{
-		{"", "request64 request1 connect bulk1-in bulk1-out bulk8-in bulk8-out paced idle dns dns-once dns-single dns-paced dns-cached trains-in trains-out " +
+		{"", "request64 request1 request64-4k connect bulk1-in bulk1-out bulk8-in bulk8-out paced half-peak idle " +
+			"dns dns-once dns-single dns-paced dns-cached trains-in trains-out " +
 			"tls-handshake-ecdsa tls-handshake-rsa tls-resume-ecdsa tls12-handshake-ecdsa tls12-handshake-rsa " +
 			"tls12-resume-ecdsa tls-bulk1-in tls-bulk1-out tls-bulk4-in tls-bulk4-out tls-request64 tls-idle " +
-			"pgbench-alone pgbench-beside-flood"},
+			"pgbench-select pgbench-alone pgbench-beside-flood " +
+			"redis-get redis-set redis-get-p16 redis-set-p16 refused reload"},
 		{"connect", "connect"},
-		{"paced, request64", "request64 paced"}, // in their own order
+		{"paced, request64", "request64 paced"},                   // in their own order
+		{"half-peak", "request64 half-peak"},                      // with what it is paced by
+		{"feature-bulk-tls", "feature-bulk-off feature-bulk-tls"}, // and what it is compared with
+		{"growth-loops", "growth-loops-1 growth-loops-2 growth-loops-4 growth-loops-8"},
 		{"bulk", "bulk1-in bulk1-out bulk8-in bulk8-out"},
 		{"bulk1,bulk1-in", "bulk1-in bulk1-out"},
 		{"dns,trains", "dns trains-in trains-out"}, // dns is one's own name
@@ -65,6 +70,7 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"-pgbench-rate 0", "-pgbench-rate 0: want 1 to 1000000"},
 		{"-ping-rate 50001", "-ping-rate 50001: want 1 to 50000"},
 		{"-flood-rate -1", "-flood-rate -1: want 0 to 1000000"},
+		{"-refused-rate 0", "-refused-rate 0: want 1 to 1000000"},
 		{"-workers 0", "-workers 0: want 1 to 256"},
 		{"fast", `unexpected argument "fast"`},
 	} {
@@ -107,7 +113,7 @@ func TestFlagsAreReported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"rounds": "2", "duration": "50ms", "idle": "5000"} {
+	for name, want := range map[string]string{"rounds": "2", "duration": "50ms", "idle": "9000"} {
 		if got := o.flags[name]; got != want {
 			t.Errorf("flag %s is reported as %q, want %q", name, got, want)
 		}
@@ -123,7 +129,11 @@ func TestJobsAreWhole(t *testing.T) {
 	for _, s := range scenarios() {
 		j := s.jobFor(o)
 		ours := !s.traffic.udp() && s.traffic.serverOf() == trafficTCP && j.Flood == nil // our own protocol
-		if j.Connections < 1 && j.Flood == nil || ours && j.Answer < answerBytes || j.Duration != o.duration ||
+		least := int64(answerBytes)
+		if j.Raw {
+			least = 1
+		}
+		if j.Connections < 1 && j.Flood == nil || ours && j.Answer < least || j.Duration != o.duration ||
 			j.Warmup != o.warmup {
 			t.Errorf("%s: job %+v", s.name, j)
 		}
@@ -139,7 +149,7 @@ func TestJobsAreWhole(t *testing.T) {
 		if (j.TLS != nil) != s.traffic.tls() || j.Flooders > 0 && s.traffic != trafficPostgres {
 			t.Errorf("%s: job %+v", s.name, j)
 		}
-		if j.Pattern == patternPostgres && j.Rate != o.pgbenchRate {
+		if j.Pattern == patternPostgres && (j.Rate == o.pgbenchRate) == (s.name == "pgbench-select") {
 			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.pgbenchRate)
 		}
 		if flood := j.Pattern == patternKnock || j.Pattern == patternSpray; flood != (j.Flood != nil) {
@@ -151,11 +161,21 @@ func TestJobsAreWhole(t *testing.T) {
 		if j.Pattern == patternPing && j.Rate != o.pingRate {
 			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.pingRate)
 		}
+		if (j.Redis != nil) != (s.traffic == trafficRedis) || j.Raw && (j.Payload < 1 || j.TLS != nil) {
+			t.Errorf("%s: job %+v", s.name, j)
+		}
+		if s.backends > manyBackends || s.descriptors(o) > 19_000 { // more than a machine's usual limit of 20,000
+			t.Errorf("%s: %d backends, %d descriptors", s.name, s.backends, s.descriptors(o))
+		}
 		if len(s.name) > scenarioWidth || s.named != (s.table != tableWork) {
 			t.Errorf("%s: %+v", s.name, s)
 		}
-		if j.Pattern == patternPaced && j.Rate != o.rate {
-			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, o.rate)
+		rate := o.rate
+		if s.reload {
+			rate = reloadRate
+		}
+		if j.Pattern == patternPaced && j.Rate != rate {
+			t.Errorf("%s: rate %d, want %d", s.name, j.Rate, rate)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,8 +29,8 @@ type pgbench struct {
 // newPGBench returns a load generator that sends transactions to the job's first target, and a flood, if there is one,
 // to the second.
 func newPGBench(p program, j job, dir string) (*pgbench, error) {
-	if len(j.Targets) == 0 || len(j.Targets) < 2 && j.Lead == 0 {
-		return nil, errors.New("pgbench has no balancer with two listeners to ask")
+	if need := 1 + min(j.Flooders, 1); len(j.Targets) < need {
+		return nil, fmt.Errorf("pgbench has %d listeners to ask, want %d", len(j.Targets), need)
 	}
 	dir, err := os.MkdirTemp(dir, "pgbench-")
 	return &pgbench{path: p.path, dir: dir, job: j}, err
@@ -83,9 +84,34 @@ func (p *pgbench) run(ctx context.Context, within time.Duration) (loadResult, er
 // args returns pgbench's arguments for a run of that duration.
 func (p *pgbench) args(duration time.Duration, logs string) []string {
 	connections := strconv.Itoa(p.job.Connections)
-	return append(pgbenchServer(p.job.Targets[0]), "--no-vacuum", "--select-only", "--protocol", "prepared",
+	args := append(pgbenchServer(p.job.Targets[0]), "--no-vacuum", "--select-only", "--protocol", "prepared",
 		"--client", connections, "--jobs", "1", "--time", strconv.Itoa(wholeSeconds(duration)),
-		"--rate", strconv.Itoa(p.job.Rate), "--log", "--log-prefix", logs, postgresDatabase)
+		"--log", "--log-prefix", logs)
+	if p.job.Rate > 0 {
+		args = append(args, "--rate", strconv.Itoa(p.job.Rate))
+	} else {
+		args = append(args, "--sampling-rate", "0.05") // all lines would cost the client too much
+	}
+	return append(args, postgresDatabase)
+}
+
+var pgbenchCount = regexp.MustCompile(`(?m)^number of transactions actually processed: (\d+)`)
+
+// transactions reads from pgbench's output how many it has done.
+func (p *pgbench) transactions() (uint64, error) {
+	text, err := os.ReadFile(p.proc.log)
+	if err != nil {
+		return 0, err
+	}
+	return parsePGBench(text)
+}
+
+func parsePGBench(text []byte) (uint64, error) {
+	m := pgbenchCount.FindSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf("pgbench does not say how many transactions it has done: %.300q", text)
+	}
+	return strconv.ParseUint(string(m[1]), 10, 64)
 }
 
 // ask runs pgbench. With a lead it counts the transactions alone that are done in the given time after it.
@@ -100,21 +126,11 @@ func (p *pgbench) ask(ctx context.Context, duration, lead, within time.Duration)
 	if p.proc, err = start("pgbench", cmd, p.dir); err != nil {
 		return loadResult{}, err
 	}
-	select {
-	case <-p.proc.exited:
-	case <-ctx.Done():
-		return loadResult{}, ctx.Err()
-	case <-time.After(within):
-		return loadResult{}, p.proc.failure(fmt.Errorf("did not end within %s", within))
+	if err := p.proc.end(ctx, within); err != nil {
+		return loadResult{}, err
 	}
 	elapsed := time.Since(begun)
-	state := p.proc.cmd.ProcessState
-	used := state.UserTime() + state.SystemTime()
-	p.used.clock += used
-	p.used.stat += used
-	if p.proc.err != nil {
-		return loadResult{}, p.proc.failure(p.proc.err)
-	}
+	p.used = p.used.plus(p.proc.used())
 	var counted span
 	if lead > 0 {
 		elapsed = duration
@@ -128,8 +144,15 @@ func (p *pgbench) ask(ctx context.Context, duration, lead, within time.Duration)
 		return loadResult{}, err
 	}
 	slices.Sort(times)
+	done := uint64(len(times))
+	if p.job.Rate == 0 {
+		elapsed = time.Duration(wholeSeconds(duration)) * time.Second
+		if done, err = p.transactions(); err != nil {
+			return loadResult{}, err
+		}
+	}
 	return loadResult{
-		Requests: uint64(len(times)), Elapsed: elapsed,
+		Requests: done, Elapsed: elapsed,
 		P50: percentile(times, 50), P99: percentile(times, 99), Max: times[len(times)-1],
 	}, nil
 }
@@ -162,7 +185,8 @@ func readPGBenchLogs(dir string, counted span) ([]time.Duration, error) {
 }
 
 // parsePGBenchLog reads the latencies of a log of transactions. Its third field has microseconds since the transaction
-// was due, so a late start counts, as in paced. The fifth and the sixth have the time when it was done.
+// was due, so a late start counts, as in paced; without a rate, since it began. The fifth and the sixth have the time
+// when it was done.
 func parsePGBenchLog(text string, counted span) ([]time.Duration, error) {
 	var times []time.Duration
 	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -26,7 +28,10 @@ type portFinder struct{ next uint16 }
 
 func (f *portFinder) find() (netip.AddrPort, error) {
 	for range lastPort - firstPort {
-		if f.next < firstPort || f.next >= lastPort {
+		switch {
+		case f.next == 0: // not where another run of the bench on this machine has begun
+			f.next = firstPort + uint16(os.Getpid()*97%(lastPort-firstPort))
+		case f.next >= lastPort:
 			f.next = firstPort
 		}
 		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), f.next)
@@ -75,6 +80,42 @@ func waitReady(ctx context.Context, p *process, t traffic, listen netip.AddrPort
 			return nil, pauseErr
 		}
 	}
+}
+
+// waitEtcd waits until an etcd says that it is healthy.
+func waitEtcd(ctx context.Context, p *process, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	for {
+		err := getOK(ctx, url)
+		if err == nil {
+			return nil
+		}
+		if err := p.running(); err != nil {
+			return err
+		}
+		if pauseErr := pause(ctx, 20*time.Millisecond); pauseErr != nil {
+			return p.failure(fmt.Errorf("not ready after %s: %w", readyTimeout, errors.Join(pauseErr, err)))
+		}
+	}
+}
+
+// getOK asks for a page, whose status must be 200.
+func getOK(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, answer.Status)
+	}
+	return nil
 }
 
 // ask sends one request by TCP to addr and waits for its answer.

@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// A report has the results and the settings of a run.
+// A report has the results and the settings of a run, or of several that were merged.
 type report struct {
-	Started    time.Time         `json:"started"`
-	Finished   time.Time         `json:"finished"`
-	Flags      map[string]string `json:"flags"`
+	Runs       []runReport       `json:"runs"` // the earliest first
 	Machine    machine           `json:"machine"`
 	Contenders []contenderReport `json:"contenders"`
 	Scenarios  map[string]string `json:"scenarios"`
 	Backends   int               `json:"backends"`        // ports of one process, round robin
 	Tools      map[string]string `json:"tools,omitempty"` // versions of the name server and of dnsperf
+	Bars       []barResult       `json:"bars,omitempty"`
+	Curves     []curveResult     `json:"curves,omitempty"`
 	Summary    []summary         `json:"summary"`
 	Rounds     []measurement     `json:"rounds"`
 }
@@ -33,6 +33,7 @@ type machine struct {
 	CPUs        int    `json:"cpus"`
 	Kernel      string `json:"kernel"`
 	Congestion  string `json:"tcp_congestion_control"`
+	ULP         string `json:"tcp_available_ulp"` // "tls" among them: the kernel has TLS
 	Go          string `json:"go"`
 	Descriptors int    `json:"descriptors"` // RLIMIT_NOFILE of every process
 }
@@ -42,19 +43,22 @@ type contenderReport struct {
 	Name    string `json:"name"`
 	Path    string `json:"path,omitempty"`
 	Version string `json:"version,omitempty"`
+	Digest  string `json:"sha256,omitempty"` // of the program
 	Config  string `json:"config,omitempty"` // as of its first start; the port differs from start to start
 
 	UDPConfigs map[traffic]string `json:"udp_configs,omitempty"` // the same for each traffic by UDP
 	TLSConfigs map[traffic]string `json:"tls_configs,omitempty"` // and for each with a listener that terminates TLS
 
-	LimitConfigs map[string]string `json:"limit_configs,omitempty"` // and for each scenario with limits
+	OwnConfigs map[string]string `json:"own_configs,omitempty"` // and for each scenario with settings of its own
 }
 
 func newReport(b *bench, started time.Time, all []measurement) report {
+	run := runReport{Started: started, Finished: time.Now(), Flags: b.opts.flags}
+	for _, s := range b.opts.scenarios {
+		run.Scenarios = append(run.Scenarios, s.name)
+	}
 	r := report{
-		Started:   started,
-		Finished:  time.Now(),
-		Flags:     b.opts.flags,
+		Runs:      []runReport{run},
 		Machine:   thisMachine(b.descriptors),
 		Scenarios: map[string]string{},
 		Backends:  backendCount,
@@ -67,8 +71,8 @@ func newReport(b *bench, started time.Time, all []measurement) report {
 	}
 	for _, c := range b.contenders {
 		p := b.programs[c.name]
-		cr := contenderReport{Name: c.name, Path: p.path, Version: p.version, UDPConfigs: map[traffic]string{},
-			TLSConfigs: map[traffic]string{}, LimitConfigs: b.limitConfigs[c.name]}
+		cr := contenderReport{Name: c.name, Path: p.path, Version: p.version, Digest: p.digest,
+			UDPConfigs: map[traffic]string{}, TLSConfigs: map[traffic]string{}, OwnConfigs: b.ownConfigs[c.name]}
 		for t, config := range b.configs[c.name] {
 			switch {
 			case t == trafficTCP:
@@ -84,7 +88,13 @@ func newReport(b *bench, started time.Time, all []measurement) report {
 	for name, p := range b.tools {
 		r.Tools[name] = p.version
 	}
+	r.conclude()
 	return r
+}
+
+// conclude holds the measurements against the bars, and draws the curves' points from them.
+func (r *report) conclude() {
+	r.Bars, r.Curves = judge(r.Summary, r.Rounds, r.Machine), grow(r.Rounds)
 }
 
 func thisMachine(descriptors int) machine {
@@ -93,6 +103,7 @@ func thisMachine(descriptors int) machine {
 		CPUs:        runtime.NumCPU(),
 		Kernel:      readLine("/proc/sys/kernel/osrelease"),
 		Congestion:  readLine("/proc/sys/net/ipv4/tcp_congestion_control"),
+		ULP:         readLine("/proc/sys/net/ipv4/tcp_available_ulp"),
 		Go:          runtime.Version(),
 		Descriptors: descriptors,
 	}
@@ -144,6 +155,11 @@ func (r report) writeTables(w io.Writer) error {
 	r.idleTable(&b)
 	for _, t := range []table{tableFlood, tableRate, tableStreams, tableCost} {
 		r.limitTable(&b, t)
+	}
+	barSheet(r.Bars).text(&b)
+	for _, c := range r.Curves {
+		fmt.Fprintf(&b, "%s: CPU time per %s\n", c.Title, c.Unit)
+		c.sheet().text(&b)
 	}
 	r.remarks(&b)
 	for _, m := range r.Rounds {
@@ -204,12 +220,17 @@ func (r report) disturbed() int {
 
 func (r report) head(b *strings.Builder) {
 	m := r.Machine
+	var flags map[string]string // of the latest run
+	if n := len(r.Runs); n > 0 {
+		flags = r.Runs[n-1].Flags
+	}
 	fmt.Fprintf(b, "%s, %d CPUs, Linux %s, %s, %s\n", m.CPU, m.CPUs, m.Kernel, m.Congestion, m.Go)
 	fmt.Fprintf(b, "rounds %s, duration %s, warmup %s, workers %s, backends %d, paced rate %s/s, dns-paced rate %s/s, "+
-		"pgbench rate %s/s, ping rate %s/s, flood rate %s/s, idle sessions %s, TLS with AES-128 alone %s\n",
-		r.Flags["rounds"], r.Flags["duration"], r.Flags["warmup"], r.Flags["workers"], r.Backends, r.Flags["rate"],
-		r.Flags["dns-rate"], r.Flags["pgbench-rate"], r.Flags["ping-rate"],
-		r.Flags["flood-rate"], r.Flags["idle"], r.Flags["tls-aes128"])
+		"pgbench rate %s/s, ping rate %s/s, flood rate %s/s, refused rate %s/s, idle sessions %s, "+
+		"TLS with AES-128 alone %s\n",
+		flags["rounds"], flags["duration"], flags["warmup"], flags["workers"], r.Backends, flags["rate"],
+		flags["dns-rate"], flags["pgbench-rate"], flags["ping-rate"],
+		flags["flood-rate"], flags["refused-rate"], flags["idle"], flags["tls-aes128"])
 	for _, c := range r.Contenders {
 		if c.Version != "" {
 			fmt.Fprintf(b, "%s: %s\n", c.Name, c.Version)

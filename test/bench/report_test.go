@@ -33,7 +33,8 @@ func sample(t *testing.T) report {
 	}
 	cs := contenders()
 	return report{
-		Flags:      map[string]string{"rounds": "3"},
+		Runs:       []runReport{{Flags: map[string]string{"rounds": "3"}, Scenarios: []string{"request64", "idle"}}},
+		Scenarios:  map[string]string{"request64": "work", "idle": "rest"},
 		Contenders: []contenderReport{{Name: "nginx", Version: "nginx/1.22.1"}},
 		Summary:    summarize(ss, cs, all),
 		Rounds:     all,

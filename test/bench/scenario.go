@@ -12,10 +12,13 @@ import (
 const bulkBytes = 16 << 20
 
 // scenarioWidth is the room for a scenario's name in tables: the longest has that many letters.
-const scenarioWidth = len("tls12-handshake-ecdsa")
+const scenarioWidth = len("feature-connect-bandwidth")
 
 // gigabyte is the unit of bulk.
 const gigabyte = 1e9
+
+// unitRefusal is the unit of clients that are refused.
+const unitRefusal = "refusal"
 
 // A scenario is one kind of work. All contenders do the same ones.
 type scenario struct {
@@ -30,11 +33,20 @@ type scenario struct {
 	limits   limitation // of the listener
 	who      []string   // contenders that take part, of those that take the traffic; nil for all
 	baseline string     // a scenario that this one is compared with; "" for none
+
+	backends int     // 0 for backendCount
+	workers  int     // loops, threads or worker processes; 0 for as many as the run's
+	feature  feature // of limeload-l4
+	reload   bool    // the balancer reloads meanwhile
+
+	// half names the scenario at half of whose peak this one is paced: the lowest rate of any balancer in the round.
+	half string
 }
 
 // scenarios returns all scenarios, in the order in which they run.
 func scenarios() []scenario {
-	return slices.Concat(tcpScenarios(), udpScenarios(), tlsScenarios(), postgresScenarios(), limitScenarios())
+	return slices.Concat(tcpScenarios(), udpScenarios(), tlsScenarios(), postgresScenarios(), serviceScenarios(),
+		limitScenarios(), growthScenarios(), featureScenarios())
 }
 
 func tcpScenarios() []scenario {
@@ -50,6 +62,11 @@ func tcpScenarios() []scenario {
 			job: job{Pattern: patternKept, Connections: 1, Depth: 1, Answer: answerBytes},
 		},
 		{
+			name: "request64-4k", traffic: trafficTCP, unit: "request",
+			use: "4 KiB out, 4 KiB back, closed loop on 64 kept connections",
+			job: job{Pattern: patternKept, Connections: 64, Depth: 1, Payload: 4 << 10, Answer: 4 << 10, Raw: true},
+		},
+		{
 			name: "connect", traffic: trafficTCP, unit: "connection",
 			use: "connect, request, answer, close (by the client), 32 at a time",
 			job: job{Pattern: patternConnect, Connections: 32, Answer: answerBytes},
@@ -61,6 +78,11 @@ func tcpScenarios() []scenario {
 		{
 			name: "paced", traffic: trafficTCP, unit: "request",
 			use: "request64's work at a fixed rate (-rate), open loop: latency at equal load",
+			job: job{Pattern: patternPaced, Connections: 64, Answer: answerBytes},
+		},
+		{
+			name: "half-peak", traffic: trafficTCP, unit: "request", half: "request64",
+			use: "the same at half of the lowest peak that a balancer has in request64",
 			job: job{Pattern: patternPaced, Connections: 64, Answer: answerBytes},
 		},
 		{
@@ -117,11 +139,21 @@ func (s scenario) jobFor(o options) job {
 			j.Rate = o.dnsRate
 		}
 	case patternPaced:
-		j.Rate = o.rate
+		if j.Rate == 0 {
+			j.Rate = o.rate
+		}
 	case patternIdle:
 		j.Connections = o.idle
 	case patternPostgres:
-		j.Rate = o.pgbenchRate
+		if s.name != "pgbench-select" { // it is a closed loop
+			j.Rate = o.pgbenchRate
+		}
+	case patternKnock:
+		if s.unit == unitRefusal {
+			flood := *j.Flood // a copy, since the rate is the run's
+			flood.Rate = o.refusedRate
+			j.Flood = &flood
+		}
 	case patternPing:
 		j.Rate = o.pingRate
 	}
@@ -137,10 +169,62 @@ func (s scenario) jobFor(o options) job {
 // hasLatency reports whether latency is meaningful: in bulk it is only the inverse of the rate.
 func (s scenario) hasLatency() bool { return s.unit != "GB" }
 
+// paced returns the scenario at the rate of its round, which the earlier measurements say. Others are as they are.
+func (s scenario) paced(round int, earlier []measurement) (scenario, error) {
+	if s.half == "" {
+		return s, nil
+	}
+	var balancers, others []float64
+	for _, m := range earlier {
+		switch {
+		case m.Scenario != s.half || m.Round != round || m.Error != "":
+		case m.Contender == nameDirect:
+			others = append(others, m.Rate)
+		default:
+			balancers = append(balancers, m.Rate)
+		}
+	}
+	if len(balancers) == 0 {
+		balancers = others
+	}
+	if len(balancers) == 0 {
+		return s, fmt.Errorf("no rate to halve: nobody has done %s in round %d", s.half, round)
+	}
+	s.job.Rate = max(1, int(slices.Min(balancers)/2))
+	return s, nil
+}
+
+// ownConfig reports whether balancers are configured for this scenario in another way than for others of its traffic.
+func (s scenario) ownConfig() bool {
+	return s.limits != (limitation{}) || s.feature != (feature{}) || s.backends > 0 || s.workers > 0 || s.reload
+}
+
+// sustained returns an error if clients that are refused were fewer than the rate: then the costs of two contenders are
+// not those of the same work.
+func (s scenario) sustained(r loadResult, j job) error {
+	if s.unit != unitRefusal || r.Flood == nil {
+		return nil
+	}
+	want := float64(j.Flood.Rate) * r.Flood.Elapsed.Seconds()
+	if got := float64(r.Flood.Refused); got < 0.9*want {
+		return fmt.Errorf("%.0f of %.0f connects were refused: ask for a lower -refused-rate", got, want)
+	}
+	return nil
+}
+
+// descriptors returns how many a balancer needs for the scenario's sessions.
+func (s scenario) descriptors(o options) int {
+	j := s.jobFor(o)
+	return 2 * (j.Connections + j.Resting)
+}
+
 // units returns the work of a result in the scenario's unit.
 func (s scenario) units(r loadResult) float64 {
-	if s.unit == "GB" {
+	switch {
+	case s.unit == "GB":
 		return float64(r.Bytes) / gigabyte
+	case s.unit == unitRefusal && r.Flood != nil:
+		return float64(r.Flood.Refused)
 	}
 	return float64(r.Requests)
 }

@@ -15,7 +15,8 @@ const (
 	tableFlood   table = "flood"   // what a flood does to a client, and what it costs to refuse it
 	tableRate    table = "rate"    // how exactly a rate is kept
 	tableStreams table = "streams" // how exactly and how steadily a bandwidth is kept
-	tableCost    table = "cost"    // what limits cost that refuse nobody
+	tableCost    table = "cost"    // what features cost, and limits that refuse nobody
+	tableGrowth  table = "growth"  // how the cost of work grows
 )
 
 // Flooders come from addresses apart from everyone else's: one, or all of a prefix of 16 bits, which is the scenarios'
@@ -202,9 +203,6 @@ func costScenarios() []scenario {
 	on := off
 	on.name, on.baseline = "limits-on", off.name
 	on.use = "the same with a list of 1,000,000 prefixes and limits that refuse nobody"
-	on.limits = limitation{
-		ClientRate: rateLimit{1_000_000, 1_000_000}, Rate: rateLimit{1_000_000, 1_000_000}, ClientSessions: 100_000,
-		Denied: 1_000_000, Over: "reset",
-	}
+	on.limits = harmlessLimits()
 	return []scenario{off, on}
 }

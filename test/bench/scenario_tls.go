@@ -49,9 +49,14 @@ func tlsBulk(name string, streams int, payload, answer int64, use string) scenar
 	}
 }
 
-// postgresScenarios are about what a flood of handshakes on one listener does to the clients of another.
+// postgresScenarios are about Postgres, and what a flood of handshakes on one listener does to the clients of another.
 func postgresScenarios() []scenario {
 	return []scenario{
+		{
+			name: "pgbench-select", traffic: trafficPostgresOne, unit: "transaction",
+			use: "pgbench -S, prepared statements, closed loop on 8 connections",
+			job: job{Pattern: patternPostgres, Connections: 8},
+		},
 		{
 			name: "pgbench-alone", traffic: trafficPostgres, unit: "transaction",
 			use: "pgbench -S at a fixed rate (-pgbench-rate), 8 connections: latency",

@@ -38,6 +38,11 @@ type roundValue struct {
 // The machine drifts between rounds, so it never compares figures of different rounds. A round without the value or
 // without any rival does not count; without any round there is no ratio.
 func ratioToBest(values []roundValue, rivals [][]roundValue, lowerIsBetter bool) (float64, bool) {
+	return median(ratiosToBest(values, rivals, lowerIsBetter))
+}
+
+// ratiosToBest returns these ratios, one for each round that has one.
+func ratiosToBest(values []roundValue, rivals [][]roundValue, lowerIsBetter bool) []float64 {
 	var ratios []float64
 	for _, v := range values {
 		best, ok := bestOf(v.round, rivals, lowerIsBetter)
@@ -45,7 +50,7 @@ func ratioToBest(values []roundValue, rivals [][]roundValue, lowerIsBetter bool)
 			ratios = append(ratios, v.value/best)
 		}
 	}
-	return median(ratios)
+	return ratios
 }
 
 func bestOf(round int, rivals [][]roundValue, lowerIsBetter bool) (float64, bool) {

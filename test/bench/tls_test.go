@@ -15,7 +15,9 @@ import (
 
 // Every scenario of TLS, with this test binary as the balancer.
 func TestTLSBalancer(t *testing.T) {
+	t.Parallel()
 	b := relayBench(t, "-only tls -rounds 1 -duration 50ms -warmup 20ms -idle 100", "")
+	b.ports.next = 30_000 // as in runBench
 	all, err := b.run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -71,24 +73,15 @@ func TestBadTLSBalancer(t *testing.T) {
 
 // What the real ones negotiate, and pgbench beside a flood.
 func TestTLSPeers(t *testing.T) {
+	t.Parallel()
 	o, err := parseOptions(strings.Fields("-contenders haproxy,nginx -rounds 1 -duration 100ms -warmup 20ms -tls-aes128 "+
 		"-only tls-resume-ecdsa,tls12-resume-ecdsa,pgbench"), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := newBench(t.Context(), o, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := b.run(t.Context())
-	if err != nil {
-		t.Error(err)
-	}
-	if err := b.close(); err != nil {
-		t.Error(err)
-	}
-	if len(all) != 8 {
-		t.Errorf("%d measurements, want 8", len(all))
+	all := runBench(t, o, 26_000)
+	if len(all) != 10 {
+		t.Errorf("%d measurements, want 10", len(all))
 	}
 	for _, m := range all {
 		want := map[string]string{
@@ -292,12 +285,30 @@ func TestPGBenchArgs(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "--host 127.0.0.1 --port 21000 --username limeload --no-vacuum --select-only --protocol prepared --client 8 " +
-		"--jobs 1 --time 2 --rate 300 --log --log-prefix /l/x postgres"
+		"--jobs 1 --time 2 --log --log-prefix /l/x --rate 300 postgres"
 	if got := strings.Join(p.args(1100*time.Millisecond, "/l/x"), " "); got != want {
 		t.Errorf("arguments %q, want %q", got, want)
 	}
-	if _, err := newPGBench(program{}, job{Targets: targets[:1]}, t.TempDir()); err == nil {
-		t.Error("a balancer with one listener is taken")
+	p.job.Rate = 0
+	want = strings.Replace(want, "--rate 300", "--sampling-rate 0.05", 1)
+	if got := strings.Join(p.args(1100*time.Millisecond, "/l/x"), " "); got != want {
+		t.Errorf("arguments without a rate %q, want %q", got, want)
+	}
+	for _, j := range []job{{}, {Flooders: 1, Targets: targets[:1]}} {
+		if _, err := newPGBench(program{}, j, t.TempDir()); err == nil {
+			t.Errorf("%d listeners and %d flooders are taken", len(j.Targets), j.Flooders)
+		}
+	}
+}
+
+func TestParsePGBench(t *testing.T) {
+	text := "transaction type: <builtin: select only>\nnumber of transactions actually processed: 31234\n" +
+		"number of failed transactions: 0 (0.000%)\n"
+	if n, err := parsePGBench([]byte(text)); n != 31234 || err != nil {
+		t.Errorf("%d transactions, %v", n, err)
+	}
+	if _, err := parsePGBench([]byte("pgbench: fatal: no")); err == nil {
+		t.Error("an output without the number is taken")
 	}
 }
 

@@ -30,6 +30,7 @@ const (
 
 	trafficPostgresOne traffic = "postgres-one" // Postgres by plain TCP on the only listener
 	trafficTrainsOnce  traffic = "trains-once"  // trains, where a flow ends with its answer
+	trafficRedis       traffic = "redis"        // Redis by plain TCP
 	trafficMeter       traffic = "meter"        // plain TCP to backends that measure how steadily bytes come
 )
 
@@ -83,6 +84,8 @@ func (t traffic) ask(ctx context.Context, addr netip.AddrPort) error {
 		return askTLS(ctx, addr)
 	case t.serverOf() == trafficPostgres:
 		return askPostgres(ctx, addr)
+	case t == trafficRedis:
+		return askRedis(ctx, addr)
 	case t == trafficMeter:
 		return askMeter(ctx, addr)
 	}

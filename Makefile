@@ -12,10 +12,10 @@ IMAGE ?= limeload-l4
 IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
 IMAGE_BUILD ?= $(shell command -v buildah >/dev/null && echo buildah bud --format docker || echo docker build)
 
-.PHONY: help run build deb rpm release image test tools race race-e2e netns unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
+.PHONY: help run build deb rpm release image test tools race race-e2e netns unit e2e fuzz soak bench bench-check plots cover fmt lint vuln tidy check clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## build it and start the demo: a balancer over three small backends, and a client
 	$(BIN) demo
@@ -37,13 +37,13 @@ image: ## a container image, with buildah or docker; IMAGE and IMAGE_ARCH name i
 	$(RELEASE) -arch '$(IMAGE_ARCH)' image
 	$(IMAGE_BUILD) --platform linux/$(IMAGE_ARCH) --tag '$(IMAGE):$(subst +,_,$(VERSION))' $(BUILD)/image-$(IMAGE_ARCH)
 
-test: tools lint race ## everything CI runs: what the tests need is installed first
+test: tools lint race bench-check ## everything CI runs: what the tests need is installed first
 
 tools: ## install the servers and tools that the tests talk to, or say what is missing
 	$(GO) run ./test/install
 
 race: ## all tests, unit and end to end, under the race detector
-	$(GO) test -race -count=1 -timeout 15m $$($(GO) list ./... | grep -v '/test$$')
+	$(GO) test -race -count=1 -timeout 15m $$($(GO) list ./... | grep -v -e '/test$$' -e '/test/counts$$')
 	$(MAKE) --no-print-directory --jobs=2 --output-sync race-e2e netns
 
 race-e2e: # they wait for servers most of the time, and leave room for those in namespaces
@@ -55,7 +55,7 @@ netns: ## the tests that need a network namespace of their own
 	unshare --user --map-root-user --net $(GO) test -count=1 -timeout 5m -tags netns -run Netns ./l4
 
 unit: ## the tests beside the code only
-	$(GO) test $$($(GO) list ./... | grep -v -e '/test$$' -e '/test/packaging$$')
+	$(GO) test $$($(GO) list ./... | grep -v -e '/test$$' -e '/test/packaging$$' -e '/test/counts$$')
 
 e2e: tools ## the tests of the built binary against real servers
 	$(GO) test -count=1 -timeout 15m ./test ./test/packaging
@@ -73,6 +73,9 @@ soak: tools ## the tests that take long or state figures
 
 bench: tools build ## compare with HAProxy and nginx: about 45 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json
+
+bench-check: tools ## compare system calls and allocations per request, connection and so on with committed counts
+	$(GO) test -count=1 -timeout 10m -v ./test/counts
 
 plots: build ## draw the plots of docs/ anew from the program's own simulation; needs gnuplot
 	$(BIN) simulate --config docs/plots/ten.toml --algorithm all --change 'remove b3' --output csv >docs/plots/many.csv

@@ -105,6 +105,7 @@ func houseImports() map[string][]string {
 		),
 		"test":           {"test/harness"},
 		"test/bench":     {"test/harness"},
+		"test/counts":    {"test/harness"},
 		"test/harness":   nil,
 		"test/install":   nil,
 		"test/fleetsim":  {"algo", "pool", "cmd/limeload-l4/fleet"},

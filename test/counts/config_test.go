@@ -52,8 +52,8 @@ const (
 	nginxRefuse = "limit_conn clients 1;"
 )
 
-// haproxySplice makes HAProxy splice. It then splices requests of a few bytes, too, with twice as many calls as without,
-// so only bulk has it here.
+// haproxySplice makes HAProxy splice. It then splices requests of a few bytes, too, with twice as many calls, so only
+// bulk has it here.
 const haproxySplice = "option splice-request\noption splice-response\n"
 
 // haproxyOf is HAProxy with the arguments of bind and server, and further lines.

@@ -44,7 +44,7 @@ type cost struct {
 	Calls map[string]float64 `json:"calls"` // by name
 
 	// Mallocs is the number of objects on the heap; only limeload-l4 tells it.
-	Mallocs float64 `json:"mallocs"`
+	Mallocs float64 `json:"mallocs,omitempty"`
 }
 
 // total returns the number of calls.
@@ -118,18 +118,27 @@ func compare(before, now cost, share float64) []difference {
 
 func TestCompare(t *testing.T) {
 	t.Parallel()
-	before := cost{map[string]float64{"recvfrom": 2, "sendto": 2, "epoll_pwait": 2}, 1}
+	costs := func(recvfrom, sendto, waits, mallocs float64) cost {
+		return cost{map[string]float64{"recvfrom": recvfrom, "sendto": sendto, "epoll_pwait": waits}, mallocs}
+	}
+	before := costs(2, 2, 2, 1)
+	another := costs(2, 2, 2, 1)
+	another.Calls["close"] = 1
+	gone := costs(2, 2, 2, 1)
+	delete(gone.Calls, "sendto")
 	for name, c := range map[string]struct {
 		now      cost
 		share    float64
 		expected []difference
 	}{
-		"the same":     {cost{map[string]float64{"recvfrom": 2.1, "sendto": 1.9, "epoll_pwait": 2.7}, 1.2}, 0, nil},
-		"one more":     {cost{map[string]float64{"recvfrom": 3, "sendto": 2, "epoll_pwait": 2}, 1}, 0, []difference{{"recvfrom", 2, 3}}},
-		"another call": {cost{map[string]float64{"recvfrom": 2, "sendto": 2, "epoll_pwait": 2, "close": 1}, 1}, 0, []difference{{"close", 0, 1}}},
-		"one less":     {cost{map[string]float64{"recvfrom": 2, "epoll_pwait": 2}, 1}, 0, []difference{{"sendto", 2, 0}}},
-		"a malloc":     {cost{map[string]float64{"recvfrom": 2, "sendto": 2, "epoll_pwait": 2}, 2}, 0, []difference{{"mallocs", 1, 2}}},
-		"bulk":         {cost{map[string]float64{"recvfrom": 2.9, "sendto": 3.2, "epoll_pwait": 2}, 1}, 0.5, []difference{{"sendto", 2, 3.2}}},
+		"the same":       {costs(2.1, 1.9, 2.7, 1.2), 0, nil},
+		"one more":       {costs(3, 2, 2, 1), 0, []difference{{"recvfrom", 2, 3}}},
+		"one more wait":  {costs(2, 2, 3, 1), 0, []difference{{"epoll_pwait", 2, 3}}},
+		"one less":       {costs(2, 1, 2, 1), 0, []difference{{"sendto", 2, 1}}},
+		"another call":   {another, 0, []difference{{"close", 0, 1}}},
+		"a call is gone": {gone, 0, []difference{{"sendto", 2, 0}}},
+		"a malloc":       {costs(2, 2, 2, 2), 0, []difference{{"mallocs", 1, 2}}},
+		"bulk":           {costs(2.9, 3.2, 2, 1), 0.5, []difference{{"sendto", 2, 3.2}}},
 	} {
 		if got := compare(before, c.now, c.share); !slices.Equal(got, c.expected) {
 			t.Errorf("%s: compare finds %v, expected %v", name, got, c.expected)

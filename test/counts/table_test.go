@@ -47,14 +47,16 @@ func (b book) table() string {
 	return s.String()
 }
 
-const tableHead = "## System calls per request and per connection\n" + `
-What the built binary does for one unit of work, counted by strace from outside, with one loop, thread or worker. The units are done one after the other, and each step only when the balancer sleeps again. So nothing is batched, and each event needs a wait of its own: under load waits are shared (0.04 for each of 64 busy connections), and the other calls stay the same. Waits count if they bring an event. Calls of the memory allocator, of timers and of the scheduler (futex) do not count. Objects are allocations on limeload-l4's heap.
-
-HAProxy is %s and nginx %s of Debian; their configurations, and what exactly a unit is, are in ` + "`test/counts`" + `. A dash: the program does not do this, or not like this. ` + "`make bench-check`" + ` counts limeload-l4's column anew and fails if a number has grown; ` + "`" + howToUpdate + "`" + ` writes the table.
-
-| for | limeload-l4 | HAProxy | nginx | objects |
-|---|---|---|---|---|
-`
+const tableHead = "## System calls per request and per connection\n\n" +
+	"What the built binary does for one unit of work, counted by strace from outside, with one loop, thread or worker. " +
+	"The units are done one after the other, and each step only when the balancer sleeps again. So nothing is batched, " +
+	"and each event needs a wait of its own. Under load waits are shared (0.04 for each request on 64 busy " +
+	"connections); the other calls stay the same. A wait counts if it brings an event. Calls of the memory allocator, " +
+	"of timers and of the scheduler (futex) do not count. Objects are allocations on limeload-l4's heap.\n\n" +
+	"HAProxy is %s and nginx %s of Debian. Their configurations, and what exactly a unit is, are in `test/counts`. " +
+	"A dash: the program does not do this, or not like this. `make bench-check` counts limeload-l4's column anew and " +
+	"fails if a number has grown; `" + howToUpdate + "` writes the table.\n\n" +
+	"| for | limeload-l4 | HAProxy | nginx | objects |\n|---|---|---|---|---|\n"
 
 // cell returns what one program costs, and the calls that this consists of, the most frequent ones first.
 func cell(costs map[string]cost, program string) string {

@@ -39,13 +39,13 @@ image: ## a container image, with buildah or docker; IMAGE and IMAGE_ARCH name i
 	$(RELEASE) -arch '$(IMAGE_ARCH)' image
 	$(IMAGE_BUILD) --platform linux/$(IMAGE_ARCH) --tag '$(IMAGE):$(subst +,_,$(VERSION))' $(BUILD)/image-$(IMAGE_ARCH)
 
-test: tools lint race vm ## everything CI runs: what the tests need is installed first
+test: tools lint race vm bench-check ## everything CI runs: what the tests need is installed first
 
 tools: ## install the servers and tools that the tests talk to, or say what is missing
 	$(GO) run ./test/install
 
 race: ## all tests, unit and end to end, under the race detector
-	$(GO) test -race -count=1 -timeout 15m $$($(GO) list ./... | grep -v '/test$$')
+	$(GO) test -race -count=1 -timeout 15m $$($(GO) list ./... | grep -v -e '/test$$' -e '/test/counts$$')
 	$(MAKE) --no-print-directory --jobs=2 --output-sync race-e2e netns
 
 race-e2e: # they wait for servers most of the time, and leave room for those in namespaces
@@ -70,7 +70,7 @@ vm: build ## the tests of kernel TLS, in a virtual machine whose kernel has it
 	$(call in-vm,$(VM_PACK)) -tags vm -timeout 10m -run '$(VM_TESTS)' ./test
 
 unit: ## the tests beside the code only
-	$(GO) test $$($(GO) list ./... | grep -v -e '/test$$' -e '/test/packaging$$')
+	$(GO) test $$($(GO) list ./... | grep -v -e '/test$$' -e '/test/packaging$$' -e '/test/counts$$')
 
 e2e: tools ## the tests of the built binary against real servers
 	$(GO) test -count=1 -timeout 15m ./test ./test/packaging
@@ -96,6 +96,9 @@ bench: tools build ## compare with HAProxy, nginx and dnsdist, into build/bench.
 
 bench-plots: ## draw docs/plots/bench-*.svg, and write the tables of docs/performance.md, from build/bench.json
 	$(GO) run ./test/bench plot -json $(BUILD)/bench.json
+
+bench-check: tools ## compare system calls and allocations per request, connection and so on with committed counts
+	$(GO) test -count=1 -timeout 10m -v ./test/counts
 
 plots: build ## draw the plots of docs/ anew from the program's own simulation; needs gnuplot
 	$(BIN) simulate --config docs/plots/ten.toml --algorithm all --change 'remove b3' --output csv >docs/plots/many.csv

@@ -106,6 +106,7 @@ func houseImports() map[string][]string {
 		"test":             {"test/harness"},
 		"test/bench":       {"test/harness", "test/bench/chart"},
 		"test/bench/chart": nil, // knows nothing of what it draws
+		"test/counts":      {"test/harness"},
 		"test/harness":     nil,
 		"test/install":     nil,
 		"test/fleetsim":    {"algo", "pool", "cmd/limeload-l4/fleet"},

@@ -62,7 +62,7 @@ func (f *forwarder) onStream(s *socket, bits uint32) {
 			l.events.WatchRoom(s.fd, s.slot, s.generation, false)
 		}
 	}
-	f.receiveStream(s)
+	f.receiveStream(s, bits)
 }
 
 // flushStream sends what stands in a connection's line, as far as the kernel takes it.
@@ -114,8 +114,9 @@ func (f *forwarder) sendStream(s *socket) sock.Errno {
 	return 0
 }
 
-// receiveStream takes what a backend has sent by a connection.
-func (f *forwarder) receiveStream(s *socket) {
+// receiveStream takes what a backend has sent by a connection. Without a FIN and without urgent data among the bits, a
+// read that is shorter than its buffer is the last one: what arrives later has an event of its own.
+func (f *forwarder) receiveStream(s *socket, bits uint32) {
 	l := f.loop
 	in := &s.stream.in
 	for range flow.TurnReads {
@@ -139,6 +140,9 @@ func (f *forwarder) receiveStream(s *socket) {
 				return
 			}
 			in.skip(&l.Buffers, message)
+		}
+		if n < len(l.Scratch) && bits&(sock.PollPeerDone|sock.PollUrgent) == 0 {
+			return
 		}
 	}
 	l.events.WatchRoom(s.fd, s.slot, s.generation, s.blocked) // which reports what is left again

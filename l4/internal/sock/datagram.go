@@ -321,16 +321,21 @@ func SendDatagram(fd int, p []byte) Errno {
 	}
 }
 
-// AddDatagram registers a UDP socket for datagrams and errors, edge-triggered. It does not watch for room to send: a
-// UDP socket has room nearly always, and would report it after every datagram.
+// datagramEvents is what a socket of AddDatagram is always watched for. The last two occur at connections only: with
+// neither, a read that is shorter than its buffer has taken everything.
+const datagramEvents = unix.EPOLLIN | unix.EPOLLET | unix.EPOLLRDHUP | unix.EPOLLPRI
+
+// AddDatagram registers a UDP socket, or a connection that carries messages, for what can be read and for errors,
+// edge-triggered. It does not watch for room to send: a UDP socket has room nearly always, and would report it after
+// every datagram.
 func (p *Poller) AddDatagram(fd int, id int32, generation uint32) Errno {
-	return p.ctl(fd, id, generation, unix.EPOLLIN|unix.EPOLLET)
+	return p.ctl(fd, id, generation, datagramEvents)
 }
 
 // WatchRoom turns reports of room to send on or off for a socket of AddDatagram. It also reports again whatever is
 // ready already.
 func (p *Poller) WatchRoom(fd int, id int32, generation uint32, on bool) {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: id, Pad: int32(generation)}
+	ev := unix.EpollEvent{Events: datagramEvents, Fd: id, Pad: int32(generation)}
 	if on {
 		ev.Events |= unix.EPOLLOUT
 	}

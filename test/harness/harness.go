@@ -24,7 +24,7 @@ import (
 
 // Patience is how long a test waits for anything before it fails. It says nothing about speed: a loaded machine with
 // two cores must never reach it.
-const Patience = 60 * time.Second
+const Patience = 2 * time.Minute
 
 // pollEvery is how often Eventually tries again: often enough not to lengthen a test, seldom enough not to load the
 // machine.

@@ -14,6 +14,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// longTest leaves a test of one goroutine out of a short run. The race detector makes these ten times slower and can find
+// nothing in them, so `make race` runs them without it.
+func longTest(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("computes for long in one goroutine: left out with -short")
+	}
+}
+
 // membersOf returns members a, b, c, ... of the given weights, without load.
 func membersOf(weights ...uint32) []Member {
 	members := make([]Member, len(weights))
@@ -200,6 +209,7 @@ func TestSharesFollowWeights(t *testing.T) {
 
 // TestTenThousandMembers holds that large tables reach all members.
 func TestTenThousandMembers(t *testing.T) {
+	longTest(t)
 	forEachKind(t, func(t *testing.T, k Kind) {
 		if k.Name == "first" {
 			return // it has no use for more than one; see TestFirstFills

@@ -13,6 +13,7 @@ import (
 // member stays, when k of 1,000 members fail at once, in the two sizes of the table that the paper compares (Eisenbud et
 // al.: Maglev, NSDI 2016, 5.3), and when one of ten fails.
 func TestMaglevFailures(t *testing.T) {
+	longTest(t)
 	t.Parallel()
 	page, err := os.ReadFile("../docs/fleet.md")
 	if err != nil {

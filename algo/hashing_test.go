@@ -123,6 +123,7 @@ func TestTheKeysOfTheGoneSpread(t *testing.T) {
 // TestMaglevMovesFewKeys measures what docs/algorithms.md states: keys that move although their member stays. The first
 // two rows are the setting of the paper's figure on resilience: 1,000 backends in a small and in a large table.
 func TestMaglevMovesFewKeys(t *testing.T) {
+	longTest(t)
 	for _, tt := range []struct {
 		name    string
 		members []Member

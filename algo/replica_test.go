@@ -11,12 +11,16 @@ import (
 // and that they change nothing: with limits, weights, growing shares and a bound, after any history, in one block and
 // in many.
 func TestReplicaPredicts(t *testing.T) {
+	seeds := uint64(10)
+	if testing.Short() {
+		seeds = 2 // without and with a bound
+	}
 	for _, k := range Kinds() {
 		if k.Drawn {
 			continue
 		}
 		for _, n := range []int{1, 5, 1000} {
-			for seed := range uint64(10) {
+			for seed := range seeds {
 				r := rand.New(rand.NewPCG(seed, uint64(n)))
 				o := Options{State: new(State), Total: new(Total)}
 				if k.Hash && seed%2 == 1 {

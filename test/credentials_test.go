@@ -80,6 +80,7 @@ func guardedPostgres(t *testing.T) guarded {
 		use: func(t *testing.T, address string) func() error {
 			session := postgresClient(t, fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", primary.User,
 				address))
+			t.Cleanup(func() { closePostgres(t, session) })
 			return func() error { return session.Ping(context.WithoutCancel(t.Context())) }
 		},
 	}

@@ -57,6 +57,7 @@ var documentVolatile = []struct {
 	{regexp.MustCompile(`("count":)\d+`), "$1 N"},
 	{regexp.MustCompile(`( ago +lb\d +)(\S+)( +\w+/)`), "$1 WHO $3"},                  // has changed something
 	{regexp.MustCompile(`(?m)^(lb\d .* )\S+( +(?:this node|its |-$))`), "$1 HOST $2"}, // of a node
+	{regexp.MustCompile(`(not connected for )[0-9smhd]+`), "$1 AGE"},
 	{regexp.MustCompile(`configuration is [0-9a-f]{12}`), "configuration is SUM"},
 	{regexp.MustCompile(`\b(session"?[=:]"?)[0-9a-f]{16}`), "$1 N"},
 }

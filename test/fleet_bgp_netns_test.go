@@ -139,7 +139,7 @@ func TestNetnsFleetBGP(t *testing.T) {
 func (s *bgpSite) count(t *testing.T, what string, node int, sessions *established, keeps bool) {
 	t.Helper()
 	all, on := len(*sessions), sessions.on(node)
-	work, broken := sessions.use(harness.Patience / 2)
+	work, broken := sessions.use()
 	t.Logf("%s: %d of %d established sessions broken, of which %d were on this node, which had %d", what, len(broken), all,
 		broken.on(node), on)
 	if keeps && len(broken) > 0 || s.remembers && broken.on(node) < len(broken) {

@@ -351,7 +351,7 @@ func (e *ecmpRun) loseBackend(t *testing.T, i int) {
 func (e *ecmpRun) count(t *testing.T, what string, left byte) (own, others int) {
 	t.Helper()
 	all, its := len(e.sessions), e.sessions.on(1)
-	work, broken := e.sessions.use(harness.Patience / 2)
+	work, broken := e.sessions.use()
 	own = broken.on(1)
 	if left != 0 {
 		its, own = 0, 0

@@ -305,13 +305,17 @@ func (e established) on(node int) (n int) {
 	return n
 }
 
-// use uses all sessions once. It returns those that work, and those that do not within the time.
-func (e established) use(within time.Duration) (work, broken established) {
+// sessionAnswers is how long a session of a fleet has to answer before it counts as broken. Those of a node that is gone
+// without a word take all of it.
+const sessionAnswers = 30 * time.Second
+
+// use uses all sessions once. It returns those that work, and those that do not within sessionAnswers.
+func (e established) use() (work, broken established) {
 	works := make([]bool, len(e))
 	var asking sync.WaitGroup
 	for i, s := range e {
 		asking.Go(func() {
-			if s.SetDeadline(time.Now().Add(within)) != nil {
+			if s.SetDeadline(time.Now().Add(sessionAnswers)) != nil {
 				return
 			}
 			node, backend, err := askWhere(s)

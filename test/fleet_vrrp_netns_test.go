@@ -142,7 +142,7 @@ func TestNetnsFleetVRRP(t *testing.T) {
 			})
 			v.report(t, "drain")
 			v6.report(t, "drain, IPv6")
-			_, broken := sessions.use(harness.Patience / 2)
+			_, broken := sessions.use()
 			t.Logf("drain: %d of %d established sessions broken", len(broken), len(sessions))
 			if handOn && len(broken)+len(v.broken)+len(v6.broken) > 0 {
 				t.Error("packets of established sessions are not handed on")

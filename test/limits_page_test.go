@@ -56,7 +56,7 @@ func TestLimitsPage(t *testing.T) {
 	at := harness.FreeAddress(t)
 	b := harness.StartBalancer(t, onThisMachine(t, configs[0], `":6379"`, fmt.Sprintf("%q", at),
 		"10.0.0.0/8", "127.0.0.0/16", "10.66.0.0/16", "127.0.66.0/24", "10.0.0.11:6379", greet(t),
-		"10.0.0.12:6379", greet(t), "burst 200", "burst 3"))
+		"10.0.0.12:6379", greet(t), "50/s burst 200", "1/m burst 3"))
 	expectVisits(t, "127.0.0.1", at, "", 6, 6, "")
 	expectAdmitted(t, at, map[string]int{"127.0.66.1": 0, "127.1.0.1": 0})
 	line := b.WaitLine(t, "the dry run's refusal", func(l harness.Line) bool {

@@ -252,7 +252,7 @@ func TestTLSBackendAwaited(t *testing.T) {
 	t.Parallel()
 	silent, speaking := harness.Serve(t, harness.Silent), tlsBackend(t, "speaking")
 	b := world{Backends: []string{silent.Address(), speaking.Address()},
-		Pool: append([]string{`algorithm = "first"`, `connect_timeout = "300ms"`},
+		Pool: append([]string{`algorithm = "first"`, `connect_timeout = "3s"`}, // time for a handshake on a busy machine
 			encrypted(`mode = "insecure"`)...)}.start(t)
 	t.Cleanup(silent.Close)
 	c := b.Dial(t, "main")

@@ -176,13 +176,10 @@ func TestTLSReplacement(t *testing.T) {
 			}
 		})
 	}
-	for range 100 {
+	for n := 0; n < 100 || count.Load() < 100 && !t.Failed(); n++ {
 		f.ca.pair(t, "db", ecdsaKey(t), "db.test")
 		time.Sleep(30 * time.Millisecond) // no wait for something: this is the pace of the changes
 	}
 	done.Store(1)
 	clients.Wait()
-	if count.Load() < 100 {
-		t.Errorf("only %d handshakes", count.Load())
-	}
 }

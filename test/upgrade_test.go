@@ -567,7 +567,7 @@ func TestUpgradeNotifies(t *testing.T) {
 	echo := harness.Serve(t, harness.Echo)
 	u := startUpgrading(t, fmt.Sprintf("[listener.echo]\naddress = %q\npool = \"echo\"\n[pool.echo]\nbackends = %s\n",
 		harness.FreeAddress(t), harness.BackendList(echo.Address())), false,
-		"NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=60000000")
+		"NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=600000000")
 	u.upgrade()
 	u.upgrade()
 	// a service manager waits only for the end of a main process that is its child
@@ -587,7 +587,10 @@ func TestUpgradeNotifies(t *testing.T) {
 			if strings.HasPrefix(name, "STATUS=") {
 				name, _, _ = strings.Cut(name, ":")
 			}
-			got = append(got, fmt.Sprintf("%d %s", process, strings.ReplaceAll(name, fmt.Sprint(u.pids[min(process+1, 2)]), "PID")))
+			next := fmt.Sprintf("%d %s", process, strings.ReplaceAll(name, fmt.Sprint(u.pids[min(process+1, 2)]), "PID"))
+			if name != "WATCHDOG=1" || !slices.Contains(got, next) { // it may be fed for its time, too
+				got = append(got, next)
+			}
 		}
 		if !strings.HasPrefix(m.text, "WATCHDOG") {
 			number++

@@ -59,7 +59,7 @@ func newLife() *life {
 // current returns the state.
 func (l *life) current() state { return state(l.now.Load()) }
 
-// serve changes the state to serving. Reloads still wait for allowReloads.
+// serve changes the state to serving. Reloads and upgrades still wait for allowReloads.
 func (l *life) serve() { l.now.Store(int32(serving)) }
 
 // want makes Run change the state, and waits for that. Nothing happens once the daemon drains.
@@ -70,7 +70,7 @@ func (l *life) want(s state) {
 	}
 }
 
-// allowReloads lets the reloads begin that wait in awaitServing.
+// allowReloads lets the reloads and upgrades begin that wait in awaitServing.
 func (l *life) allowReloads() { close(l.reloadable) }
 
 // end changes the state to draining. It cancels what has the turn, waits for it, and keeps the turn for good.
@@ -230,6 +230,7 @@ func (d *Daemon) serveUntilEnd(
 			d.server.Start()
 			if takenOver = d.takeOver(); takenOver == nil {
 				d.begin()
+				d.life.allowReloads()
 			}
 		}
 		select {
@@ -263,8 +264,8 @@ func (d *Daemon) serveUntilEnd(
 	}
 }
 
-// begin is the transition from starting to serving, when the server has started. Reloads are allowed last, so that the
-// service manager reads READY before RELOADING, and that nobody else uses the watcher meanwhile.
+// begin is the transition from starting to serving, when the server has started. Reloads and upgrades are allowed later,
+// so that the service manager reads READY before RELOADING, and that nobody else uses the watcher meanwhile.
 func (d *Daemon) begin() {
 	d.life.serve()
 	d.fleet.changed()
@@ -272,7 +273,6 @@ func (d *Daemon) begin() {
 	d.noteKernelTLS()
 	d.log.Info().Str("version", d.version).Str("event", "ready").Msg("ready")
 	d.notify.ready(d.summary())
-	d.life.allowReloads()
 }
 
 // shutDown is the state draining. It goes on serving for drain_delay while /ready says no, then lets the sessions end

@@ -19,7 +19,8 @@ func (d *Daemon) takeOver() <-chan error {
 }
 
 // beginAsMain is begin for a process that has taken over. The service manager learns that when the old process has said
-// so, since it does not listen to this one before.
+// so, since it does not listen to this one before. Reloads and upgrades wait for that, too: the manager would not hear of
+// them, and not of the process that takes over next.
 func (d *Daemon) beginAsMain() {
 	o := d.from
 	o.admit(d.server)
@@ -37,6 +38,7 @@ func (d *Daemon) beginAsMain() {
 	isMain := func() {
 		d.notify.take()
 		d.notify.ready(d.summary())
+		d.life.allowReloads()
 	}
 	d.log.Info().Int("old_pid", o.hello.PID).Str("from", o.hello.Version).Str("to", d.version).
 		Int("sessions", o.sessions).Int("flows", o.flows).Bool("old_gone", o.gone).Str("event", "took_over").

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"math"
 	"math/bits"
 	"time"
 )
@@ -20,8 +21,8 @@ const (
 // A Timer is the part of a session or a flow that hangs in a Wheel; its zero value is stopped.
 type Timer[T any] struct {
 	next, prev *Timer[T]
-	of         *T    // whose timer it is
-	expires    int64 // tick
+	of         *T     // whose timer it is
+	expires    uint32 // tick, without what does not fit; see Wheel.ahead
 	level      uint8
 	slot       uint8
 	armed      bool
@@ -37,8 +38,11 @@ type Wheel[T any] struct {
 	slots [wheelLevels][wheelSlots]*Timer[T]
 }
 
+// farthest is how many ticks from now a timer fires at the latest: 248 days.
+const farthest = math.MaxInt32
+
 // Arm sets the timer of a thing to fire at a moment, rounded up to a whole Tick, and not before the next one. It may be
-// armed already.
+// armed already. A moment that is further away than 248 days is too far: then the timer fires early.
 func (w *Wheel[T]) Arm(t *Timer[T], of *T, at time.Duration) {
 	t.of = of
 	w.arm(t, int64((at+Tick-1)/Tick))
@@ -46,7 +50,7 @@ func (w *Wheel[T]) Arm(t *Timer[T], of *T, at time.Duration) {
 
 func (w *Wheel[T]) arm(t *Timer[T], at int64) {
 	w.Stop(t)
-	t.expires = max(at, w.now+1)
+	t.expires = uint32(min(max(at, w.now+1), w.now+farthest))
 	w.insert(t)
 	w.armed++
 	t.armed = true
@@ -62,8 +66,12 @@ func (w *Wheel[T]) Stop(t *Timer[T]) {
 	t.armed = false
 }
 
+// ahead is how many ticks from now a timer expires. Timers are less than 2^31 ticks apart, so 32 bits tell their order,
+// and a session has 8 bytes less.
+func (w *Wheel[T]) ahead(t *Timer[T]) int64 { return int64(int32(t.expires - uint32(w.now))) }
+
 func (w *Wheel[T]) insert(t *Timer[T]) {
-	delta := min(t.expires-w.now, wheelRange-1)
+	delta := min(w.ahead(t), wheelRange-1)
 	at := w.now + delta
 	level := 0
 	if delta > 0 {

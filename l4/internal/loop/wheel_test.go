@@ -14,6 +14,9 @@ func TestWheel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w Wheel[thing]
 		w.now = rapid.Int64Range(0, wheelRange).Draw(t, "start")
+		if rapid.Bool().Draw(t, "late") {
+			w.now += 1<<32 - wheelRange // a timer's 32 bits start again
+		}
 		things := make([]thing, 20)
 		want := make(map[*thing]int64)
 		fire := func(s *thing) {
@@ -68,6 +71,23 @@ func TestWheelRearm(t *testing.T) {
 	})
 	if fired != 10 {
 		t.Fatalf("fired %d times from 5 to 1000 every 100 ticks, want 10", fired)
+	}
+}
+
+// TestWheelFar holds that a timer for a moment that is too far away fires early, and not at once.
+func TestWheelFar(t *testing.T) {
+	var w Wheel[thing]
+	var s thing
+	s.timer.of = &s
+	w.arm(&s.timer, 1<<40)
+	fired := 0
+	w.advance(farthest-1, func(*thing) { fired++ })
+	if fired != 0 {
+		t.Fatal("fired before the farthest moment")
+	}
+	w.advance(farthest, func(*thing) { fired++ })
+	if fired != 1 {
+		t.Fatalf("fired %d times at the farthest moment, want once", fired)
 	}
 }
 

@@ -18,7 +18,7 @@ func (l *Loop) logBegin(s *Session) {
 	b := s.lease.Backend()
 	ev.Str("backend", b.ID()).Bytes("backend_address", s.addressOf(b).AppendTo(text[:0]))
 	l.logClient(ev, s)
-	ev.Int("retries", len(s.tried)).Str("event", "session_began").Msg("session began")
+	ev.Int("retries", len(s.tried())).Str("event", "session_began").Msg("session began")
 }
 
 // logClient adds who the client of a session is.
@@ -46,12 +46,12 @@ func (l *Loop) logEnd(s *Session, why tally.Reason) {
 	if s.pool != nil {
 		ev.Str("pool", s.pool.Name())
 	}
-	retries := len(s.tried)
+	retries := len(s.tried())
 	b := s.lease.Backend()
 	if s.phase != relaying {
 		b = nil
 		if retries > 0 {
-			b = s.tried[retries-1]
+			b = s.tried()[retries-1]
 			retries--
 		}
 	}

@@ -55,10 +55,9 @@ func (c *conn) close(cut bool) {
 //
 // Invariant: no byte is read while one is held, so it holds at most loop.ScratchBytes, or a pipe.
 type direction struct {
-	bytes   uint64 // taken from the source
-	flushed uint64 // those of bytes that the listener's and the backend's counters have
-	kept    []byte // what the destination would not take; a part of buf
-	buf     []byte // of the loop's Buffers; nil when nothing is kept
+	bytes   uint64     // taken from the source
+	flushed uint64     // those of bytes that the listener's and the backend's counters have
+	kept    *remainder // what the destination would not take; nil for nothing
 	pipe    *sock.Pipe
 	rounds  uint8 // reads in a row that filled the scratch buffer; in bulk, wake-ups in a row that brought little
 	writes  uint8 // 0, 1, or more: whether Nagle's algorithm could delay the next
@@ -69,7 +68,7 @@ type direction struct {
 }
 
 // held reports whether bytes wait for the destination.
-func (d *direction) held() bool { return d.buf != nil || d.pipe != nil }
+func (d *direction) held() bool { return d.kept != nil || d.pipe != nil }
 
 // unflushed returns the bytes that the counters do not have, and notes that they get them now.
 func (d *direction) unflushed() uint64 {

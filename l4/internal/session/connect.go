@@ -57,7 +57,7 @@ func (l *Loop) connectTo(s *Session, lease pool.Lease) (started, ended bool) {
 	switch {
 	case sock.OutOfDescriptors(e):
 		l.refuse(s, tally.NoDescriptors)
-	case len(s.tried) > s.pool.Retries():
+	case len(s.tried()) > s.pool.Retries():
 		l.refuse(s, s.whyRefused())
 	default:
 		return false, false
@@ -103,7 +103,7 @@ func (l *Loop) connectedTo(s *Session) {
 	c.ConnectTime.Observe(s.connected - s.connect)
 	if s.waiter != nil && !s.waiter.counted {
 		s.waiter.counted = true
-		c.QueueTime.Observe(s.waiting)
+		c.QueueTime.Observe(s.waiter.waiting)
 	}
 	if s.shunned && sock.Unread(int(s.backend.fd)) == 0 && l.retry(s, false) {
 		return // before any byte is passed on
@@ -120,7 +120,7 @@ func (l *Loop) connectFailed(s *Session, o pool.Outcome) {
 	l.leaveBackend(s)
 	l.dialer.Forget(s.link)
 	s.fail(s.lease, o)
-	if len(s.tried) > s.pool.Retries() {
+	if len(s.tried()) > s.pool.Retries() {
 		l.refuse(s, s.whyRefused())
 		return
 	}
@@ -130,7 +130,7 @@ func (l *Loop) connectFailed(s *Session, o pool.Outcome) {
 // fail gives the lease of an attempt back that has failed with outcome o.
 func (s *Session) fail(lease pool.Lease, o pool.Outcome) {
 	lease.Release(o)
-	s.tried = append(s.tried, lease.Backend())
+	s.triedAt(lease.Backend())
 	s.failed, s.failure = true, o
 }
 
@@ -138,14 +138,14 @@ func (s *Session) fail(lease pool.Lease, o pool.Outcome) {
 func (l *Loop) abandon(s *Session, why tally.Reason) {
 	l.leaveBackend(s)
 	s.lease.Release(pool.Neutral)
-	s.tried = append(s.tried, s.lease.Backend())
+	s.triedAt(s.lease.Backend())
 	l.refuse(s, why)
 }
 
 // whyRefused is the reason when no backend is left to try.
 func (s *Session) whyRefused() tally.Reason {
 	switch {
-	case len(s.tried) == 0:
+	case len(s.tried()) == 0:
 		return tally.NoBackend
 	case s.extra != nil && s.extra.failure != "":
 		return tally.BackendTLS

@@ -3,7 +3,7 @@ package session
 import "time"
 
 // MayMakeRoom reports whether a session is one of those that may have to make room: one side has closed its half.
-func MayMakeRoom(s *Session) bool { return s.place.In() }
+func MayMakeRoom(s *Session) bool { return s.place != nil }
 
 // Rest makes the last byte of a session older.
 func Rest(s *Session, by time.Duration) { s.active -= by }

@@ -50,7 +50,9 @@ func (l *Loop) bidFarewell(s *Session, why tally.Reason) bool {
 		s.listener.LeaveFarewell()
 		return false
 	}
-	s.waiting = s.waited(l.Now)
+	if s.waiter != nil {
+		s.waiter.waiting = s.waited(l.Now)
+	}
 	l.releasePreface(s)
 	s.lease = pool.Lease{} // it was given back; a backend that is revoked must not find it
 	s.phase, s.refused = prefacing, why
@@ -124,7 +126,7 @@ func (l *Loop) TakePrefill(s *Session, q *loop.ByteQueue) {
 	if !s.in.held() {
 		return
 	}
-	kept := s.in.kept
+	kept := s.in.rest()
 	q.Append(&l.Buffers, kept[len(kept)-min(len(kept), int(s.prefilled)):]) // what a preface has added is before it
 	l.release(&s.in)
 	s.prefilled = 0

@@ -168,7 +168,7 @@ func (l *Loop) detach(s *Session) Detached {
 	l.conns.Remove(int(s.client.fd))
 	l.conns.Remove(int(s.backend.fd))
 	l.wheel.Stop(&s.timer)
-	s.listener.halfClosed[l.Index].Remove(&s.place)
+	l.noHalfClosed(s)
 	if x := s.extra; x != nil && x.pace != nil {
 		l.unlimit(s, x)
 	}

@@ -38,15 +38,17 @@ type Loop struct {
 
 	load atomic.Int64 // sessions here or on their way here; read from any goroutine
 
-	sessions   loop.Slab[Session, *Session]
-	wheel      loop.Wheel[Session]
-	pacing     loop.Wheel[pace]
-	rounds     loop.Rounds
-	listening  []*socket // by slot; nil where one was closed
-	again      []Ref     // sessions that used up their turn
-	freeExtras loop.FreeList[extra]
-	freePaces  loop.FreeList[pace]
-	freeTurns  loop.FreeList[turns]
+	sessions       loop.Slab[Session, *Session]
+	wheel          loop.Wheel[Session]
+	pacing         loop.Wheel[pace]
+	rounds         loop.Rounds
+	listening      []*socket // by slot; nil where one was closed
+	again          []Ref     // sessions that used up their turn
+	freeExtras     loop.FreeList[extra]
+	freeRemainders loop.FreeList[remainder]
+	freePlaces     loop.FreeList[loop.AgePlace[Session]]
+	freePaces      loop.FreeList[pace]
+	freeTurns      loop.FreeList[turns]
 
 	maxHandshakes int                    // set once
 	handshakes    int                    // in progress with clients

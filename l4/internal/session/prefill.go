@@ -20,21 +20,22 @@ func (l *Loop) Prefill(s *Session, q *loop.ByteQueue, fromClient bool) {
 	}
 	d := &s.in
 	if d.held() {
-		both := l.Buffers.Append(l.Buffers.Append(nil, d.kept), q.Bytes())
+		both := l.Buffers.Append(l.Buffers.Append(nil, d.rest()), q.Bytes())
 		l.release(d)
 		q.Release(&l.Buffers)
-		d.buf, d.kept = both[:cap(both)], both
+		l.keepIn(d, both[:cap(both)], both)
 		return
 	}
-	d.buf, d.kept = q.Detach()
+	buf, waiting := q.Detach()
+	l.keepIn(d, buf, waiting)
 	d.writes = 1 // the prefill is the first write
 }
 
 // prefillFirst adds bytes, which the client has not sent, to the session's prefill, in front of what is there.
 func (l *Loop) prefillFirst(s *Session, p []byte) {
 	d := &s.in
-	all := l.Buffers.Append(l.Buffers.Append(nil, p), d.kept)
+	all := l.Buffers.Append(l.Buffers.Append(nil, p), d.rest())
 	l.release(d)
-	d.buf, d.kept = all[:cap(all)], all
+	l.keepIn(d, all[:cap(all)], all)
 	d.writes = 1
 }

@@ -23,13 +23,13 @@ func TestPrefill(t *testing.T) {
 	header, early, late := fill("HEADER", 0), fill("xearly", 1), fill(string(make([]byte, loop.ScratchBytes)), 0)
 	l.Prefill(s, header, false)
 	l.Prefill(s, new(loop.ByteQueue), true)
-	if got := string(s.in.kept); got != "HEADER" || s.prefilled != 0 || s.in.writes != 1 {
+	if got := string(s.in.rest()); got != "HEADER" || s.prefilled != 0 || s.in.writes != 1 {
 		t.Fatalf("%q, %d of the client, %d writes", got, s.prefilled, s.in.writes)
 	}
 	l.Prefill(s, early, true)
 	l.Prefill(s, late, true)
 	want := "HEADERearly" + string(make([]byte, loop.ScratchBytes))
-	if got := string(s.in.kept); got != want || s.prefilled != 5+loop.ScratchBytes {
+	if got := string(s.in.rest()); got != want || s.prefilled != 5+loop.ScratchBytes {
 		t.Fatalf("%d bytes that begin with %.20q, %d of the client", len(got), got, s.prefilled)
 	}
 	for _, q := range []*loop.ByteQueue{header, early, late} {

@@ -37,7 +37,8 @@ const betweenCauses = 250 * time.Millisecond
 type wait struct {
 	pool.Waiter
 
-	forgiven int // how many of Session.tried, from the first, may be tried again
+	forgiven int           // how many of Session.tried, from the first, may be tried again
+	waiting  time.Duration // when the wait began; once it is over, how long all waits have taken
 
 	held    time.Duration // under the hold, before this wait or this part of it
 	ramped  time.Duration // while the pool's slow start spread the line, likewise
@@ -89,7 +90,7 @@ func (s *Session) whyNoPlace(err error) tally.Reason {
 	case s.pool.QueueMax() > 0:
 		return tally.QueueFull
 	}
-	if s.waiting == 0 {
+	if s.waiter.waiting == 0 {
 		s.waiter = nil // there is no queue
 	}
 	return tally.BackendsFull
@@ -102,7 +103,7 @@ func (l *Loop) beginWait(s *Session) *wait {
 		w = new(wait)
 		s.waiter = w
 	}
-	s.phase, s.waiting, s.left = queued, l.Now-s.waiting, tally.NoReason // what it waited before counts
+	s.phase, w.waiting, s.left = queued, l.Now-w.waiting, tally.NoReason // what it waited before counts
 	w.queueTimeout, w.holdTimeout = s.pool.QueueTimeout(), s.pool.HoldTimeout()
 	w.rests, w.barren, w.ramping = false, s.pool.Barren(), s.pool.Ramped()
 	ref := s.Ref()
@@ -119,27 +120,27 @@ func (l *Loop) beginWait(s *Session) *wait {
 // endWait makes a session go on that has waited.
 func (l *Loop) endWait(s *Session) {
 	s.waiter.held, s.waiter.ramped = l.held(s), s.waiter.spread(s.pool)
-	s.waiting = s.waited(l.Now)
+	s.waiter.waiting = s.waited(l.Now)
 	s.phase = connecting
 }
 
 // forgive lets the backends that have failed the session be tried again.
-func (s *Session) forgive() { s.waiter.forgiven = len(s.tried) }
+func (s *Session) forgive() { s.waiter.forgiven = len(s.tried()) }
 
 // excluded are the backends that the session may not be given.
 func (s *Session) excluded() []*pool.Backend {
 	if s.waiter == nil {
-		return s.tried
+		return s.tried()
 	}
-	return s.tried[s.waiter.forgiven:]
+	return s.tried()[s.waiter.forgiven:]
 }
 
-// waited is how long the session has waited for a backend.
+// waited is how long the session, which has a waiter, has waited for a backend.
 func (s *Session) waited(now time.Duration) time.Duration {
 	if s.phase == queued {
-		return now - s.waiting
+		return now - s.waiter.waiting
 	}
-	return s.waiting
+	return s.waiter.waiting
 }
 
 // held is how much of the time that a queued session has waited counts for the hold.
@@ -171,10 +172,10 @@ func (l *Loop) waitEnds(s *Session) (at time.Duration, why tally.Reason) {
 		if barren {
 			why = s.whyRefused()
 		}
-		return s.waiting + w.queueTimeout, why
+		return w.waiting + w.queueTimeout, why
 	}
 	held := l.held(s)
-	left, other := w.queueTimeout-(l.Now-s.waiting-held-w.spread(s.pool)), w.holdTimeout-held
+	left, other := w.queueTimeout-(l.Now-w.waiting-held-w.spread(s.pool)), w.holdTimeout-held
 	why = tally.QueueTimeout
 	if s.pool.Ramping() && !w.rests {
 		return l.Now + max(left, betweenCauses), why

@@ -161,8 +161,7 @@ func (l *Loop) copyOnce(s *Session, d *direction, from, to *conn, most int) (int
 			d.writes = 2
 			sock.SetNoDelay(int(to.fd))
 		}
-		d.buf = l.Buffers.Get(n - written)
-		d.kept = d.buf[:copy(d.buf, l.Scratch[written:n])]
+		l.keep(d, l.Scratch[written:n])
 	}
 	return n, true
 }
@@ -198,8 +197,8 @@ func (l *Loop) send(s *Session, d *direction, to *conn) sock.Errno {
 	if d.pipe != nil {
 		n, e = d.pipe.Drain(int(to.fd))
 	} else {
-		n, e = to.write(d.kept, d.ended)
-		d.kept = d.kept[n:]
+		n, e = to.write(d.kept.bytes, d.ended)
+		d.kept.bytes = d.kept.bytes[n:]
 	}
 	if n > 0 {
 		s.active = l.Now
@@ -211,22 +210,10 @@ func (l *Loop) send(s *Session, d *direction, to *conn) sock.Errno {
 	if e != 0 {
 		return e
 	}
-	if d.pipe != nil && d.pipe.Held() == 0 || d.pipe == nil && len(d.kept) == 0 {
+	if d.pipe != nil && d.pipe.Held() == 0 || d.pipe == nil && len(d.kept.bytes) == 0 {
 		l.release(d)
 	}
 	return 0
-}
-
-// release gives back what a direction holds, and drops its bytes if there are any.
-func (l *Loop) release(d *direction) {
-	if d.buf != nil {
-		l.Buffers.Put(d.buf)
-		d.buf, d.kept = nil, nil
-	}
-	if d.pipe != nil {
-		l.Pipes.Put(d.pipe)
-		d.pipe = nil
-	}
 }
 
 // moved counts bytes read from a direction's source.

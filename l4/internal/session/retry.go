@@ -23,7 +23,7 @@ import (
 // It closes the backend's connection, and so is called while that connection's own event is handled, or outside of a
 // batch of events: a later event of the batch would be taken for one of the next connection.
 func (l *Loop) retry(s *Session, passed bool) bool {
-	if passed && !s.endsAtOnce(l.Now) || !s.untouched() || len(s.tried) >= s.pool.Retries() {
+	if passed && !s.endsAtOnce(l.Now) || !s.untouched() || len(s.tried()) >= s.pool.Retries() {
 		return false
 	}
 	lease, err := s.pool.Pick(pool.PickContext{

@@ -95,7 +95,7 @@ func (l *Loop) pumpSecure(s *Session, d *direction, from, to *conn) bool {
 			return true
 		case d.held():
 			if sink != nil { // the prefill
-				if !l.seal(s, d, to, sink, d.kept) {
+				if !l.seal(s, d, to, sink, d.rest()) {
 					return false
 				}
 				l.release(d)
@@ -195,8 +195,7 @@ func (l *Loop) unsealOnce(s *Session, d *direction, from, to *conn, most int) (i
 	}
 	if written < n {
 		to.writable = false
-		d.buf = l.Buffers.Get(n - written)
-		d.kept = d.buf[:copy(d.buf, p[written:n])]
+		l.keep(d, p[written:n])
 	}
 	return n, true
 }

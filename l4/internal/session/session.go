@@ -67,20 +67,18 @@ type Session struct {
 	pool     *pool.Pool // where its backend is picked; nil until a preface says so, if the listener has none
 	peer     netip.AddrPort
 	lease    pool.Lease
-	tried    []*pool.Backend
-	waiter   *wait      // nil if it never waited for a backend
-	preface  Preface    // nil but while prefacing
-	extra    *extra     // nil for most
-	link     *dial.Link // nil if neither the client is a socket of ours nor the backend a listener
+	attempts *attempts               // those that have failed; nil for none
+	waiter   *wait                   // nil if it never waited for a backend
+	preface  Preface                 // nil but while prefacing
+	extra    *extra                  // nil for most
+	place    *loop.AgePlace[Session] // among those that are half closed; nil while it is not
+	link     *dial.Link              // nil if neither the client is a socket of ours nor the backend a listener
 
 	client, backend conn
 	in, out         direction
 
-	place loop.AgePlace[Session] // among those that are half closed
-
 	timer     loop.Timer[Session]
 	accepted  time.Duration // these are moments since Loop.Started
-	waiting   time.Duration // began to wait for a backend; once that is over, how long it took
 	connect   time.Duration // this attempt began
 	connected time.Duration
 	asked     time.Duration // the client's first byte was passed on; zero before
@@ -93,10 +91,12 @@ type Session struct {
 // InUse implements loop.Slotted.
 func (s *Session) InUse() bool { return s.phase != unused }
 
-// Reset implements loop.Slotted. It keeps the capacity of tried.
+// Reset implements loop.Slotted. It keeps the memory of attempts.
 func (s *Session) Reset() {
-	clear(s.tried)
-	*s = Session{Slot: s.Slot, tried: s.tried[:0]}
+	if s.attempts != nil {
+		s.attempts.forget()
+	}
+	*s = Session{Slot: s.Slot, attempts: s.attempts}
 }
 
 // onConn handles the event of one side.
@@ -366,7 +366,7 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 	l.noMore(s)
 	ls, bade := s.listener, s.refused != tally.NoReason
 	place, client := s.admitted, s.peer.Addr()
-	ls.halfClosed[l.Index].Remove(&s.place)
+	l.noHalfClosed(s)
 	l.sessions.Give(s)
 	l.load.Add(-1)
 	if bade {
@@ -381,10 +381,10 @@ func (l *Loop) forget(s *Session, why tally.Reason) {
 func (l *Loop) count(s *Session, why tally.Reason) {
 	c := l.counters(s)
 	c.Ended[why].Add(1)
-	switch {
+	switch w := s.waiter; {
 	case s.phase == relaying:
 		c.Duration.Observe(l.Now - s.accepted)
-	case s.waiter != nil && !s.waiter.counted && (why != tally.QueueFull && why != tally.HoldFull || s.waiting > 0):
+	case w != nil && !w.counted && (why != tally.QueueFull && why != tally.HoldFull || w.waiting > 0):
 		c.QueueTime.Observe(s.waited(l.Now))
 	}
 }
@@ -396,7 +396,7 @@ func (l *Loop) Entry(s *Session) tally.Entry {
 	e := tally.Entry{
 		ID: s.id, Protocol: sock.TCP, Listener: s.listener.Name, Pool: s.pool, Client: s.peer,
 		Phase: phaseNames[s.phase], Began: s.accepted, Active: s.active,
-		BytesIn: s.in.bytes, BytesOut: s.out.bytes, Retries: len(s.tried),
+		BytesIn: s.in.bytes, BytesOut: s.out.bytes, Retries: len(s.tried()),
 	}
 	if s.byUnix() {
 		e.Process = s.extra.process

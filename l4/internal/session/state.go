@@ -93,7 +93,7 @@ func (l *Loop) stateOf(s *Session) State {
 	b := s.lease.Backend()
 	st := State{
 		ID: s.id, Listener: s.listener.Name, Pool: s.pool.Name(), Backend: b.ID(), At: b.Addr(),
-		Client: s.peer, Name: s.name, Retries: len(s.tried), In: wayOf(&s.in), Out: wayOf(&s.out),
+		Client: s.peer, Name: s.name, Retries: len(s.tried()), In: wayOf(&s.in), Out: wayOf(&s.out),
 		Settled: s.settled, Shunned: s.shunned, Looks: s.looks, Behind: s.behind,
 		Excused:  [2]bool{s.client.excused, s.backend.excused},
 		Kernel:   [2]bool{s.client.kernel, s.backend.kernel},
@@ -144,7 +144,7 @@ func (l *Loop) fill(s *Session, a *Adoption) {
 	s.id, s.listener, s.settings = st.ID, a.Listener, a.Listener.settings.Load()
 	s.pool, s.lease, s.peer, s.name = a.Place.Pool, a.Place.Lease, st.Client, st.Name
 	for range min(max(st.Retries, 0), maxRetries) {
-		s.tried = append(s.tried, s.lease.Backend()) // which ones they were matters only for a further try
+		s.triedAt(s.lease.Backend()) // which ones they were matters only for a further try
 	}
 	s.client = conn{fd: int32(a.FDs[0]), open: true, excused: st.Excused[0], kernel: st.Kernel[0]}
 	s.backend = conn{fd: int32(a.FDs[1]), open: true, excused: st.Excused[1], kernel: st.Kernel[1]}
@@ -162,7 +162,7 @@ func (l *Loop) fill(s *Session, a *Adoption) {
 	s.asked, s.firstByte, s.active = l.momentOf(st.Asked), l.momentOf(st.FirstByte), l.momentOf(st.Active)
 	s.looked = l.momentOf(st.Looked)
 	if st.Queued != nil {
-		s.waiter, s.waiting = &wait{counted: true}, *st.Queued
+		s.waiter = &wait{counted: true, waiting: *st.Queued}
 	}
 	if st.Via.IsValid() || st.Unix || st.Port != 0 || len(st.TLVs) > 0 {
 		x := l.more(s)

@@ -48,7 +48,7 @@ func (l *Loop) followTurns(s *Session) {
 	}
 	*x.turns = turns{spoken: spoken}
 	if s.in.held() { // the prefill, in which what a preface has added comes first
-		kept := s.in.kept
+		kept := s.in.rest()
 		x.turns.fromClient(kept[len(kept)-min(len(kept), int(s.prefilled)):])
 	}
 }

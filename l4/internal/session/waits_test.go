@@ -45,8 +45,8 @@ func TestTimeoutsCountByCause(t *testing.T) {
 		}
 		change()
 		l := &Loop{Loop: &loop.Loop{Now: now}}
-		s := &Session{pool: p, phase: queued, waiting: now, waiter: &wait{
-			queueTimeout: o.QueueTimeout, holdTimeout: o.HoldTimeout, barren: p.Barren(),
+		s := &Session{pool: p, phase: queued, waiter: &wait{
+			waiting: now, queueTimeout: o.QueueTimeout, holdTimeout: o.HoldTimeout, barren: p.Barren(),
 		}}
 		var held, queued time.Duration
 		spend := func(d time.Duration) {

@@ -65,7 +65,7 @@ netns: ## the tests that need a network namespace of their own
 # The tests of kernel TLS, and those of TLS for which it makes no difference, with what they need inside.
 VM_TESTS := ^Test(KernelTLS.*|TLSEndsWithRoutes)$$
 VM_PACK  := $(CURDIR)/$(BIN) openssl strace redis-server redis-cli
-VM_SOAK_TESTS := ^Test(SoakKernelTLS|PostgresTLSTraffic|TLS(Versions|Certificates|Staple|Resumption|ResumptionByRules|\
+VM_SOAK_TESTS := ^Test(SoakKernelTLS.*|TLS(Versions|Certificates|Staple|Resumption|ResumptionByRules|\
 	ClientCertificates|BehindHAProxy|ProxyHeaderToPrograms|ToRedis|NamesToNginx|EndsHashSNI|Replaced))$$
 VM_SOAK_PACK   = $(VM_PACK) haproxy nginx $(wildcard /usr/lib/nginx/modules/ngx_stream_module.so /usr/lib/postgresql/* \
 	/usr/share/postgresql) $(CURDIR)/docs/tls.md

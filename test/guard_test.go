@@ -109,6 +109,7 @@ func houseImports() map[string][]string {
 		"test/counts":      {"test/harness"},
 		"test/harness":     nil,
 		"test/install":     nil,
+		"test/vm":          nil,
 		"test/fleetsim":    {"algo", "pool", "cmd/limeload-l4/fleet"},
 		"test/packaging":   {"test/harness"},
 	}

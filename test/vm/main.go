@@ -23,11 +23,11 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// go test sends SIGQUIT when its -timeout has passed.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -47,11 +47,10 @@ func (l *list) Set(value string) error {
 
 // An options says what to run, and in what. Its zero value is of no use, see parse.
 type options struct {
-	kernel  string // the folder with the unpacked package
-	pack    list   // programs, files and folders besides the program itself
-	qemu    list   // further arguments of QEMU
-	memory  string // as QEMU takes it
-	timeout time.Duration
+	kernel  string   // the folder with the unpacked package
+	pack    list     // programs, files and folders besides the program itself
+	qemu    list     // further arguments of QEMU
+	memory  string   // as QEMU takes it
 	program []string // with its arguments
 }
 
@@ -66,7 +65,6 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.Var(&o.pack, "pack", "a program, file or folder that is needed inside, with its libraries; may be given again")
 	flags.Var(&o.qemu, "qemu", "a further argument of QEMU; may be given again")
 	flags.StringVar(&o.memory, "memory", "2G", "the machine's memory")
-	flags.DurationVar(&o.timeout, "timeout", 30*time.Minute, "how long the machine may run")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -116,8 +114,6 @@ func inMachine(ctx context.Context, o options, stdout io.Writer) (code int, err 
 	if err := pack(image, k, o); err != nil {
 		return 0, fmt.Errorf("pack what the machine needs: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
-	defer cancel()
 	return boot(ctx, dir, k.image, image, o, stdout)
 }
 

@@ -213,8 +213,7 @@ func (p packer) busybox() error {
 func script(load []string, dir string, program []string) string {
 	var b strings.Builder
 	b.WriteString("#!/bin/busybox sh\n")
-	for _, kind := range [][2]string{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/tmp"},
-		{"tmpfs", "/run"}} {
+	for _, kind := range [][2]string{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}} {
 		fmt.Fprintf(&b, "mount -t %s %s %s\n", kind[0], kind[0], kind[1])
 	}
 	b.WriteString("mkdir -p /dev/shm /dev/pts\nmount -t tmpfs tmpfs /dev/shm\nmount -t devpts devpts /dev/pts\n" +

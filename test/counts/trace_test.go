@@ -19,11 +19,13 @@ import (
 type tally map[string]int
 
 // uncounted are calls that follow the clock or the scheduler and not the work: the Go runtime parks and interrupts
-// threads, its monitor thread sleeps and wakes up, and memory comes and goes.
+// threads, its monitor thread sleeps and wakes up, and memory comes and goes. Files that are watched are looked at every
+// few seconds.
 var uncounted = []string{
 	"futex", "nanosleep", "clock_nanosleep", "sched_yield", "getpid", "tgkill", "rt_sigreturn", "restart_syscall",
 	"rt_sigprocmask", "sigaltstack", "clone", "clone3", "gettid", "set_robust_list", "rseq", "mmap", "munmap", "madvise",
 	"mprotect", "brk", "timer_settime", "timer_create", "timer_delete",
+	"newfstatat",
 }
 
 // waits are calls that count only if they bring an event: without one they end by a timeout or by a signal of the

@@ -12,7 +12,7 @@ IMAGE ?= limeload-l4
 IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
 IMAGE_BUILD ?= $(shell command -v buildah >/dev/null && echo buildah bud --format docker || echo docker build)
 
-.PHONY: help run build deb rpm release image test tools race race-e2e netns vm unit e2e fuzz soak bench plots cover fmt lint vuln tidy check clean
+.PHONY: help run build deb rpm release image test tools race race-e2e netns vm unit e2e fuzz soak bench bench-vm plots cover fmt lint vuln tidy check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,7 +61,7 @@ VM_SOAK_TESTS := ^Test(SoakKernelTLS.*|TLS(Versions|Certificates|Staple|Resumpti
 	ClientCertificates|BehindHAProxy|ProxyHeaderToPrograms|ToRedis|NamesToNginx|EndsHashSNI|Replaced))$$
 VM_SOAK_PACK   = $(VM_PACK) haproxy nginx $(wildcard /usr/lib/nginx/modules/ngx_stream_module.so /usr/lib/postgresql/* \
 	/usr/share/postgresql) $(CURDIR)/docs/tls.md
-in-vm = CGO_ENABLED=0 LIMELOAD_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -exec '$(CURDIR)/$(BUILD)/vm $(addprefix -pack ,$(1))'
+in-vm = CGO_ENABLED=0 LIMELOAD_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -exec '$(CURDIR)/$(BUILD)/vm $(2) $(addprefix -pack ,$(1))'
 
 vm: build ## the tests of kernel TLS, in a virtual machine whose kernel has it
 	$(GO) build -o $(BUILD)/vm ./test/vm
@@ -88,6 +88,10 @@ soak: tools build ## the tests that take long or state figures
 
 bench: tools build ## compare with HAProxy and nginx: about 45 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json
+
+bench-vm: build ## count the instructions of kernel TLS and of the program's own, in the virtual machine
+	$(GO) build -o $(BUILD)/vm ./test/vm
+	$(call in-vm,$(VM_PACK),-qemu -icount -qemu shift=0 -qemu -smp -qemu 1) -tags vm -timeout 20m -run TestCostOfKernelTLS -v ./test
 
 plots: build ## draw the plots of docs/ anew from the program's own simulation; needs gnuplot
 	$(BIN) simulate --config docs/plots/ten.toml --algorithm all --change 'remove b3' --output csv >docs/plots/many.csv

@@ -89,9 +89,11 @@ soak: tools build ## the tests that take long or state figures
 bench: tools build ## compare with HAProxy and nginx: about 45 minutes on a quiet machine; results in build/bench.json
 	$(GO) run ./test/bench -limeload $(BIN) -json $(BUILD)/bench.json
 
+# An emulated processor with erms copies bytes by an instruction for each.
+VM_COUNTS := -icount shift=0 -smp 1 -cpu max,la57=off,erms=off,fsrm=off
 bench-vm: build ## count the instructions of kernel TLS and of the program's own, in the virtual machine
 	$(GO) build -o $(BUILD)/vm ./test/vm
-	$(call in-vm,$(VM_PACK),-qemu -icount -qemu shift=0 -qemu -smp -qemu 1) -tags vm -timeout 20m -run TestCostOfKernelTLS -v ./test
+	$(call in-vm,$(VM_PACK),$(addprefix -qemu ,$(VM_COUNTS))) -tags vm -timeout 20m -run TestCostOfKernelTLS -v ./test
 
 plots: build ## draw the plots of docs/ anew from the program's own simulation; needs gnuplot
 	$(BIN) simulate --config docs/plots/ten.toml --algorithm all --change 'remove b3' --output csv >docs/plots/many.csv

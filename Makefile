@@ -14,7 +14,7 @@ IMAGE ?= limeload-l4
 IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
 IMAGE_BUILD ?= $(shell command -v buildah >/dev/null && echo buildah bud --format docker || echo docker build)
 
-.PHONY: help run build deb rpm release image test tools race race-e2e netns vm unit e2e fuzz soak bench bench-plots bench-check plots cover fmt lint vuln tidy check clean
+.PHONY: help run build deb rpm release image test tools race race-e2e netns vm unit e2e fuzz soak bench bench-plots bench-check bench-vm plots cover fmt lint vuln tidy check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,7 +69,7 @@ VM_SOAK_TESTS := ^Test(SoakKernelTLS.*|TLS(Versions|Certificates|Staple|Resumpti
 	ClientCertificates|BehindHAProxy|ProxyHeaderToPrograms|ToRedis|NamesToNginx|EndsHashSNI|Replaced))$$
 VM_SOAK_PACK   = $(VM_PACK) haproxy nginx $(wildcard /usr/lib/nginx/modules/ngx_stream_module.so /usr/lib/postgresql/* \
 	/usr/share/postgresql) $(CURDIR)/docs/tls.md
-in-vm = CGO_ENABLED=0 LIMELOAD_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -exec '$(CURDIR)/$(BUILD)/vm $(addprefix -pack ,$(1))'
+in-vm = CGO_ENABLED=0 LIMELOAD_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -exec '$(CURDIR)/$(BUILD)/vm $(2) $(addprefix -pack ,$(1))'
 
 vm: build ## the tests of kernel TLS, in a virtual machine whose kernel has it
 	$(GO) build -o $(BUILD)/vm ./test/vm
@@ -105,6 +105,12 @@ bench-plots: ## draw docs/plots/bench-*.svg, and write the tables of docs/perfor
 
 bench-check: tools ## compare system calls and allocations per request, connection and so on with committed counts
 	$(GO) test -count=1 -timeout 10m -v ./test/counts
+
+# An emulated processor with erms copies bytes by an instruction for each.
+VM_COUNTS := -icount shift=0 -smp 1 -cpu max,la57=off,erms=off,fsrm=off
+bench-vm: build ## count the instructions of kernel TLS and of the program's own, in the virtual machine
+	$(GO) build -o $(BUILD)/vm ./test/vm
+	$(call in-vm,$(VM_PACK),$(addprefix -qemu ,$(VM_COUNTS))) -tags vm -timeout 20m -run TestCostOfKernelTLS -v ./test
 
 plots: build ## draw the plots of docs/ anew from the program's own simulation; needs gnuplot
 	$(BIN) simulate --config docs/plots/ten.toml --algorithm all --change 'remove b3' --output csv >docs/plots/many.csv

@@ -120,6 +120,9 @@ func TestExplainMatchesThePick(t *testing.T) {
 			}
 		}
 	})
+	if testing.Short() {
+		return // with few cases chance decides which deciders they meet
+	}
 	for _, by := range []Decider{ByNothing, ByAlgorithm, BySticky, ByTrial} {
 		if deciders[by] == 0 {
 			t.Errorf("no decision was by %v; this test holds nothing of it", by)

@@ -30,8 +30,10 @@ func (c *conn) note(bits uint32) {
 	c.urgent = c.urgent || bits&sock.PollUrgent != 0
 }
 
-// dries reports whether a read that has not filled its buffer has left nothing behind.
-func (c *conn) dries() bool { return !c.broken && !c.urgent && !c.kernel }
+// dries reports whether a read that has not filled its buffer has left nothing behind that is no event to come. Of kernel
+// TLS a record of another type may be behind; the kernel reports it when the one in front was read. Behind a FIN that may
+// have been reported already.
+func (c *conn) dries() bool { return !c.broken && !c.urgent && !(c.kernel && c.peerDone) }
 
 // write writes what the connection takes. last says that the end follows, which then travels with the bytes.
 func (c *conn) write(p []byte, last bool) (int, sock.Errno) {

@@ -11,8 +11,7 @@ import (
 
 // TLS of the kernel. A side whose tlsconn.Conn has gone into the kernel is read and written as one without TLS, by the
 // relay of relay.go, with three differences. What is read ends at a record that is not data, which has to be taken by
-// itself. A short read does not mean that nothing is left, since such a record may follow. And before the FIN goes a
-// close_notify.
+// itself. So the last bytes before a FIN are not the end: a close_notify follows. And one goes before our own FIN.
 
 // intoKernel makes the kernel go on with TLS on the sides that are ripe for it. It reports false when the session has
 // ended.

@@ -158,7 +158,7 @@ func TestFallbackOnlyWithoutReplicas(t *testing.T) {
 			},
 		})
 	})
-	if fell == 0 {
+	if fell == 0 && !testing.Short() { // with few cases chance decides
 		t.Error("no pool fell back; this test holds nothing of it")
 	}
 }

@@ -242,7 +242,12 @@ func (l *Loop) seal(s *Session, d *direction, to *conn, sink *tlsconn.Conn, p []
 // readSecure is Read for a client with TLS.
 func (l *Loop) readSecure(s *Session, c *tlsconn.Conn) (n int, e sock.Errno) {
 	from := &s.client
-	n, err := c.Read(l.Scratch, from.peerDone || from.broken || from.urgent)
+	var err error
+	for n < len(l.Scratch) && err == nil { // one that is Ripe stops in between, and only the relay would go on
+		var one int
+		one, err = c.Read(l.Scratch[n:], from.peerDone || from.broken || from.urgent)
+		n += one
+	}
 	s.in.bytes += uint64(n)
 	switch {
 	case err == tlsconn.ErrAgain:

@@ -48,7 +48,7 @@ type Conn struct {
 	records int            // that Write has still to make
 	failed  sock.Errno     // what the socket has said; 0 = it works
 
-	baggage *baggage // nil if it stays out of the kernel
+	offload *offload // nil if it stays out of the kernel
 
 	dry      bool // the socket has nothing to read, as far as is known
 	thorough bool // a short read does not mean that
@@ -62,7 +62,7 @@ func (c *Conn) Established(fd int, buffers *loop.Buffers) {
 		c.rest = slices.Clone(c.hand.in)
 	}
 	c.hand = nil
-	c.travels()
+	c.checkOffload()
 }
 
 // Read decrypts what the peer has sent into p, as much as there is room for. It is called when the socket may have
@@ -85,7 +85,7 @@ func (c *Conn) Read(p []byte, thorough bool) (n int, err error) {
 
 // readOnce decrypts a record, or a part of one.
 func (c *Conn) readOnce(p []byte) (n int, err error) {
-	b := c.baggage
+	b := c.offload
 	if b == nil {
 		return c.tls.Read(p)
 	}
@@ -98,7 +98,7 @@ func (c *Conn) readOnce(p []byte) (n int, err error) {
 // Write encrypts p, at most three records of RecordBytes, and sends what the socket takes. The rest waits, see Owes. It
 // returns an error of the socket.
 func (c *Conn) Write(p []byte) sock.Errno {
-	if b := c.baggage; b != nil && !b.client {
+	if b := c.offload; b != nil && !b.client {
 		b.carried = true
 	}
 	c.records = (len(p) + RecordBytes - 1) / RecordBytes
@@ -152,9 +152,10 @@ func (c *Conn) State() tls.ConnectionState { return c.tls.ConnectionState() }
 func (c *Conn) Close(buffers *loop.Buffers) {
 	c.out.Release(buffers)
 	c.rest = nil
-	c.leave()
-	if c.hand != nil {
+	if c.hand != nil { // a thread may have it
 		c.hand.giveUp()
+	} else {
+		c.dropOffload()
 	}
 }
 
@@ -163,7 +164,7 @@ type transport Conn
 
 // Read implements net.Conn.
 func (t *transport) Read(p []byte) (int, error) {
-	b := t.baggage
+	b := t.offload
 	if b == nil {
 		return t.read(p)
 	}
@@ -215,7 +216,7 @@ func (t *transport) Write(p []byte) (int, error) {
 		return 0, t.failed
 	}
 	t.records--
-	if b := t.baggage; b != nil {
+	if b := t.offload; b != nil {
 		b.sent++
 		b.spoiled = b.spoiled || b.reading
 	}

@@ -46,7 +46,7 @@ func (t *Threads) Server(s *Server, from netip.Addr) *Conn {
 	}
 	config := s.Config()
 	if s.settings.KernelTLS {
-		config = c.pack(config, false)
+		config = c.mayOffload(config, false)
 	}
 	c.tls = tls.Server((*transport)(c), config)
 	return c
@@ -60,7 +60,7 @@ func (t *Threads) Client(to *Client, name string, backend netip.AddrPort, from n
 	}
 	config := to.Config(name, backend)
 	if to.settings.KernelTLS {
-		config = c.pack(config, true)
+		config = c.mayOffload(config, true)
 	}
 	c.tls = tls.Client((*transport)(c), config)
 	return c

@@ -22,8 +22,8 @@ import (
 // It goes with the first data, and not right behind the handshake: a backend's session tickets come between the two, and
 // only crypto/tls can take them.
 
-// A baggage is what a Conn needs to go into the kernel.
-type baggage struct {
+// An offload is what a Conn needs to go into the kernel.
+type offload struct {
 	suites *sock.KernelTLS
 
 	client bool // the Conn is the client of its peer, a backend
@@ -43,15 +43,15 @@ type baggage struct {
 // kernelTLS is what the kernel can do. Tests, whose kernel may have no TLS, replace it.
 var kernelTLS = sock.DetectKernelTLS
 
-// pack makes a Conn, which has yet to begin its handshake, one that may go into the kernel. It returns the configuration
-// for the handshake.
-func (c *Conn) pack(config *tls.Config, client bool) *tls.Config {
+// mayOffload makes a Conn, which has yet to begin its handshake, one that may go into the kernel. It returns the
+// configuration for the handshake.
+func (c *Conn) mayOffload(config *tls.Config, client bool) *tls.Config {
 	kernel := kernelTLS()
 	if len(kernel.Suites) == 0 {
 		return config
 	}
-	b := &baggage{suites: kernel, client: client}
-	c.baggage = b
+	b := &offload{suites: kernel, client: client}
+	c.offload = b
 	own := config.Clone()
 	own.KeyLogWriter = b
 	if !client && !config.SessionTicketsDisabled {
@@ -65,7 +65,7 @@ func (c *Conn) pack(config *tls.Config, client bool) *tls.Config {
 
 // Write implements io.Writer for the log of secrets (draft-ietf-tls-keylogfile): lines of a label, the client's random
 // and a secret, of which those of the session are kept.
-func (b *baggage) Write(line []byte) (int, error) {
+func (b *offload) Write(line []byte) (int, error) {
 	label, rest, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
 	_, secret, _ := bytes.Cut(rest, []byte(" "))
 	var into *[]byte
@@ -82,23 +82,18 @@ func (b *baggage) Write(line []byte) (int, error) {
 	return len(line), err
 }
 
-// wipe forgets the secrets.
-func (b *baggage) wipe() {
-	clear(b.clientSecret)
-	clear(b.serverSecret)
-}
-
-// leave drops a Conn's baggage: it stays as it is.
-func (c *Conn) leave() {
-	if c.baggage != nil {
-		c.baggage.wipe()
-		c.baggage = nil
+// dropOffload makes a Conn stay as it is.
+func (c *Conn) dropOffload() {
+	if b := c.offload; b != nil {
+		clear(b.clientSecret)
+		clear(b.serverSecret)
+		c.offload = nil
 	}
 }
 
-// travels drops the baggage behind a handshake after which the Conn cannot go into the kernel.
-func (c *Conn) travels() {
-	b := c.baggage
+// checkOffload looks at a handshake that is over, and drops the offload if the kernel cannot do what was agreed upon.
+func (c *Conn) checkOffload() {
+	b := c.offload
 	if b == nil {
 		return
 	}
@@ -106,12 +101,12 @@ func (c *Conn) travels() {
 	state := c.tls.ConnectionState()
 	if state.Version != tls.VersionTLS13 || !b.suites.Has(state.CipherSuite) || len(b.clientSecret) == 0 ||
 		len(b.serverSecret) == 0 {
-		c.leave()
+		c.dropOffload()
 	}
 }
 
 // begins notes that crypto/tls is called to read, with room for at least one byte.
-func (b *baggage) begins() {
+func (b *offload) begins() {
 	b.reading = true
 	if b.in.between() {
 		b.short = false
@@ -119,7 +114,7 @@ func (b *baggage) begins() {
 }
 
 // ends notes what it has returned: n bytes, of at most so many.
-func (b *baggage) ends(n, most int) {
+func (b *offload) ends(n, most int) {
 	b.reading = false
 	switch {
 	case n > 0:
@@ -135,12 +130,12 @@ const keyUpdateBytes = 4 + 1 + 1 + 16
 
 // Ripe reports whether the Conn can go into the kernel now.
 func (c *Conn) Ripe() bool {
-	b := c.baggage
+	b := c.offload
 	if b == nil || !b.carried || b.partial || !b.in.between() || len(c.rest) > 0 || c.shut || c.failed != 0 || c.Owes() {
 		return false
 	}
 	if b.spoiled {
-		c.leave()
+		c.dropOffload()
 		return false
 	}
 	return true
@@ -149,8 +144,8 @@ func (c *Conn) Ripe() bool {
 // IntoKernel makes the kernel go on with a Conn that is Ripe. It reports false, and Failed says why the connection is of
 // no use if it is: else the Conn stays as it is. If it reports true, the Conn has only to be closed.
 func (c *Conn) IntoKernel() bool {
-	b := c.baggage
-	defer c.leave()
+	b := c.offload
+	defer c.dropOffload()
 	if sock.BeginKernelTLS(c.fd) != 0 {
 		return false // the peer has ended its side, or memory is short
 	}
@@ -162,7 +157,7 @@ func (c *Conn) IntoKernel() bool {
 }
 
 // keys are those of the two directions, for their next records.
-func (b *baggage) keys(suite uint16) (send, receive *sock.KernelKeys) {
+func (b *offload) keys(suite uint16) (send, receive *sock.KernelKeys) {
 	from, to := b.clientSecret, b.serverSecret
 	if b.client {
 		from, to = to, from

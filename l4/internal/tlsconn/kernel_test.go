@@ -55,7 +55,7 @@ func shake(t *testing.T, says string, begin func(*Threads) *Conn, peer func(net.
 	}()
 	x.conn = begin(threads)
 	var room [4096]byte
-	for first := x.conn.baggage.client; x.conn.Result() == Wants; first = false {
+	for first := x.conn.offload.client; x.conn.Result() == Wants; first = false {
 		if !first {
 			x.conn.Feed(room[:must(x.raw.Read(room[:]))])
 		}
@@ -128,7 +128,7 @@ func (x *kernelPeer) goesOn(t *testing.T) {
 	if state.CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
 		t.Fatalf("the suite is %s", tls.CipherSuiteName(state.CipherSuite))
 	}
-	send, receive := x.conn.baggage.keys(state.CipherSuite)
+	send, receive := x.conn.offload.keys(state.CipherSuite)
 	must(x.raw.Write(seal(send, "from here")))
 	got := make([]byte, len("from here"))
 	must(io.ReadFull(x.peer, got))
@@ -240,11 +240,11 @@ func TestStaysOutOfKernel(t *testing.T) {
 		if !x.conn.Ripe() {
 			t.Fatal("the connection is not ripe")
 		}
-		x.conn.baggage.in.pass([]byte{sock.RecordData, 3})
+		x.conn.offload.in.pass([]byte{sock.RecordData, 3})
 		if x.conn.Ripe() {
 			t.Error("the connection is ripe within a header")
 		}
-		x.conn.baggage.in.pass([]byte{3, 0, 9})
+		x.conn.offload.in.pass([]byte{3, 0, 9})
 		if x.conn.Ripe() {
 			t.Error("the connection is ripe within a record")
 		}
@@ -253,14 +253,14 @@ func TestStaysOutOfKernel(t *testing.T) {
 		_, begin, peer := asServer(t, ServerSettings{})
 		x := shake(t, "hello", begin, peer)
 		x.read(t, len("hello")) // it cannot tell that nothing is left of the record
-		x.conn.baggage.in.pass([]byte{sock.RecordData, 3, 3, 0, keyUpdateBytes})
-		x.conn.baggage.short = true
-		x.conn.baggage.in.pass(make([]byte, keyUpdateBytes))
-		x.conn.baggage.ends(0, 1)
-		if x.conn.baggage.partial = false; x.conn.Ripe() {
+		x.conn.offload.in.pass([]byte{sock.RecordData, 3, 3, 0, keyUpdateBytes})
+		x.conn.offload.short = true
+		x.conn.offload.in.pass(make([]byte, keyUpdateBytes))
+		x.conn.offload.ends(0, 1)
+		if x.conn.offload.partial = false; x.conn.Ripe() {
 			t.Error("the connection is ripe")
 		}
-		if x.conn.baggage != nil {
+		if x.conn.offload != nil {
 			t.Error("the secrets are still there")
 		}
 	})

@@ -81,7 +81,7 @@ func TestMeetHostile(t *testing.T) {
 			h := good
 			h.Protocol = 7
 			_ = old.Send(kindHello, h)
-		}, "version 1 hands over with protocol 7.1, and version 2 takes over with 1.1; restart the service"},
+		}, "version 1 hands over with protocol 7.2, and version 2 takes over with 1.2; restart the service"},
 		{"another hand-over", func(old *fdconn.Conn) {
 			h := good
 			h.Sockets = 9

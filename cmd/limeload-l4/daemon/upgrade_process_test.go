@@ -476,7 +476,7 @@ func TestUpgradeIsGivenUp(t *testing.T) {
 		{"is missing", []string{"/none/limeload-l4"}, 0, "", "no such file or directory"},
 		{"hangs", []string{"silent"}, 1, "", "did not take over within 1s, and was killed"},
 		{"gets stuck", []string{"stuck"}, 1, "", "did not answer for 1s, and was killed"},
-		{"another version", []string{"other"}, 0, "", "version 1 hands over with protocol 1.1, and version 9.9 takes over with 2.1"},
+		{"another version", []string{"other"}, 0, "", "version 1 hands over with protocol 1.2, and version 9.9 takes over with 2.2"},
 		{"a broken configuration", []string{"daemon", "FILE", "2"}, 0, "[pool.udp]\nbogus = 1\n", "lb.toml:"},
 		{"an address in use", []string{"daemon", "FILE", "2"}, 0, "", "listener.more.address"},
 		{"an address for metrics in use", []string{"daemon", "FILE", "2"}, 0, "", "metrics.address"},

@@ -30,9 +30,11 @@ type fleetTraffic struct {
 func startFleetTraffic(t testing.TB, nodes []*fleetNode) *fleetTraffic {
 	t.Helper()
 	f := &fleetTraffic{stop: make(chan struct{}), sent: make(map[string]*atomic.Int64)}
+	for _, n := range nodes { // before anybody sends: the map is only read then
+		f.sent[n.Name] = new(atomic.Int64)
+	}
 	for _, n := range nodes {
 		address := n.Address(t, "main")
-		f.sent[n.Name] = new(atomic.Int64)
 		f.senders.Go(func() { f.send(n.Name, address, false) })
 		f.senders.Go(func() { f.send(n.Name, address, true) })
 	}

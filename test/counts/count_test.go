@@ -36,7 +36,7 @@ const (
 	waitTolerance   = 0.75 // two events that mostly come by themselves may come together
 	mallocTolerance = 0.25 // the runtime, and the profile that tells the number, allocate too
 	mallocShare     = 0.02 // of the allocations of a handshake
-	bulkShare       = 0.5  // of a count of bulk
+	bulkShare       = 2    // of a count of bulk: the pieces are as large as the sender has them ready; copies take 30 calls
 )
 
 // A cost is what one unit of work costs a program.

@@ -154,7 +154,7 @@ func (d *Daemon) noteKernelTLS() {
 	d.saidKernelTLS = true
 	kernel := l4.DetectKernelTLS()
 	d.log.Info().Strs("suites", kernel.Names()).AnErr("err", kernel.Err).
-		Str("event", "kernel_tls").Msg("what the kernel can do of TLS, whose rest the program does")
+		Str("event", "kernel_tls").Msg("TLS 1.3 is encrypted by the kernel with these cipher suites, and otherwise by the program")
 }
 
 func tlsVersion(text string) uint16 {

@@ -8,9 +8,9 @@ import (
 	"github.com/limeload/limeload-l4/l4/internal/tlsconn"
 )
 
-// The relay of a session with TLS on one side or both that is not the kernel's, see kernel.go. It is that of relay.go, but bytes are decrypted when they are
-// read and encrypted before they are written, and never go through a pipe. What waits for a side with TLS is encrypted
-// already, and waits in its tlsconn.Conn.
+// The relay of a session with TLS on one side or both that is not the kernel's, see kernel.go. It is that of relay.go,
+// but bytes are decrypted when they are read and encrypted before they are written, and never go through a pipe. What
+// waits for a side with TLS is encrypted already, and waits in its tlsconn.Conn.
 
 // sealBytes is how much is read to be encrypted: whole records, and encrypted still less than loop.ScratchBytes.
 const sealBytes = 3 * tlsconn.RecordBytes

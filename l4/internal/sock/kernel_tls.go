@@ -34,6 +34,12 @@ const (
 	RecordData      = 23
 )
 
+// The alert of CloseNotify (RFC 8446, 6).
+const (
+	alertWarning = 1
+	closeNotify  = 0
+)
+
 // KernelKeys are what one direction of a connection is encrypted with by TLS 1.3 (RFC 8446, 7.3).
 type KernelKeys struct {
 	Suite    uint16 // such as tls.TLS_AES_128_GCM_SHA256
@@ -133,7 +139,7 @@ func CloseNotify(fd int) Errno {
 	if !hasRoom(fd) {
 		return Again
 	}
-	return SendAlert(fd, 1, 0)
+	return SendAlert(fd, alertWarning, closeNotify)
 }
 
 // hasRoom reports whether a third of a connection's send buffer is free (poll(2)). If not, a Poller reports when it is.

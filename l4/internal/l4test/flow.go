@@ -50,7 +50,7 @@ func Line(t *testing.T, c *Capture) []byte {
 	select {
 	case line := <-c.lines:
 		return line
-	case <-time.After(10 * time.Second):
+	case <-time.After(Patience):
 		t.Fatal("no line")
 		return nil
 	}

@@ -20,6 +20,10 @@ const logFlushTimeout = time.Second
 // making progress.
 const logPiece = 32 << 10
 
+// logPause is how long the lines behind a write are gathered for the next one. To wake a writer for each session's line
+// costs half of what the session does.
+const logPause = 5 * time.Millisecond
+
 // A logWriter accepts log lines from any goroutine without ever blocking, and writes them from its own goroutine, many
 // at a time. While maxQueuedLog bytes wait, it drops and counts lines, and later logs how many they were. Its zero
 // value is of no use, see newLogWriter.
@@ -99,6 +103,7 @@ func (w *logWriter) run() {
 			reported = dropped
 		}
 		spare = lines
+		time.Sleep(logPause)
 	}
 }
 

@@ -93,6 +93,28 @@ func (f writerFunc) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// TestLogWriterGathers: a line by itself is written at once, and what comes in quick succession is written together.
+func TestLogWriterGathers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var writes []string
+		w := newLogWriter(writerFunc(func(p []byte) { writes = append(writes, string(p)) }), false)
+		go w.run()
+		w.Write([]byte("alone\n"))
+		synctest.Wait()
+		if len(writes) != 1 || writes[0] != "alone\n" {
+			t.Errorf("%q was written at once", writes)
+		}
+		for i := range 20 { // during four pauses
+			w.Write(fmt.Appendf(nil, "line %d\n", i))
+			time.Sleep(logPause / 5)
+		}
+		w.Close()
+		if n := len(writes) - 1; n > 5 || strings.Count(strings.Join(writes, ""), "\n") != 21 {
+			t.Errorf("%d writes of the others: %q", n, writes[1:])
+		}
+	})
+}
+
 // TestLogWriterWaitsForASlowLog: Close loses nothing if the log is slow but not stuck, since it waits for each piece.
 func TestLogWriterWaitsForASlowLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

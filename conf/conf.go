@@ -103,7 +103,7 @@ type Listener struct {
 	Limits        Limits        `toml:"limits"` // how often, how many and how fast
 	// TCP Fast Open, if net.ipv4.tcp_fastopen allows it
 	FastOpen bool `toml:"fast_open" default:"false" when:"protocol=tcp"`
-	// of the clients' connections; "" is the system's
+	// of the clients' connections; "" is the system's, but Reno at a loopback address if that is BBR
 	CongestionControl string `toml:"congestion_control" default:"" when:"protocol=tcp"`
 	RefuseWith        string `toml:"refuse_with" default:"reset" depends:"" oneof:"reset,close,protocol" when:"protocol=tcp"`
 
@@ -211,7 +211,7 @@ type Pool struct {
 	SendProxy string `toml:"send_proxy" default:"" oneof:",v1,v2"`
 	// local addresses of connections to backends, in turn; none: the kernel chooses
 	Source []string `toml:"source" default:"" min:"0" max:"64"`
-	// of TCP connections to backends; "" is the system's
+	// of TCP connections to backends; "" is the system's, but Reno to a loopback address if that is BBR
 	CongestionControl string `toml:"congestion_control" default:""`
 
 	TLS       *PoolTLS   `toml:"tls"`    // nil: connections to backends are not encrypted

@@ -12,6 +12,11 @@ import (
 // of that name. It names those that they can have.
 func CheckCongestionControl(name string) error { return sock.CheckCongestionControl(name) }
 
+// LoopbackCongestionControl is for pool.Options: the algorithm of connections over the loopback interface for which none
+// is configured, as the system is now. It is "" unless the system's algorithm paces what it sends (BBR). Listeners at
+// loopback addresses have it by themselves.
+func LoopbackCongestionControl() string { return sock.LoopbackCongestionControl() }
+
 // FastOpenAllowed reports whether net.ipv4.tcp_fastopen lets listeners use TCP Fast Open, and its value, which may be
 // "" if it cannot be read.
 func FastOpenAllowed() (allowed bool, value string) { return sock.FastOpenAllowed() }

@@ -104,7 +104,7 @@ type ListenerSpec struct {
 	Backlog int        // clients that wait in the kernel to be accepted; 0 = 4096
 
 	FastOpen          bool   // TCP Fast Open; without effect unless FastOpenAllowed
-	CongestionControl string // of clients' connections; "" = the system's
+	CongestionControl string // of clients' connections; "" = the system's, or LoopbackCongestionControl
 
 	MaxSessions      int           // at once on this listener; 0 = without a limit of its own
 	IdleTimeout      time.Duration // neither side sent anything for so long

@@ -62,6 +62,9 @@ type Options struct {
 	// CongestionControl is the algorithm of TCP connections to backends, by the kernel's name. "" is the system's.
 	CongestionControl string
 
+	// LoopbackCongestionControl is the algorithm of those to loopback addresses if CongestionControl is "".
+	LoopbackCongestionControl string
+
 	// Secure is what TCP connections to the backends are encrypted with; nil is nothing. The pool only keeps it: it is
 	// for whoever connects. Two options with different pointers are different, whatever they point to.
 	Secure any

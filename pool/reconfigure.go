@@ -22,7 +22,7 @@ import (
 //     as they were.
 //   - CloseOnUnhealthy and CloseOnRemove apply to later changes of backends; earlier changes are not judged again.
 //   - Initial applies to backends added later.
-//   - Source, CongestionControl and Secure apply to connections made later.
+//   - Source, CongestionControl, LoopbackCongestionControl and Secure apply to connections made later.
 //
 // It delays no pick, and refuses none that would have been served both before and after it.
 func (p *Pool) Reconfigure(o Options) error {

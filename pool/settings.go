@@ -89,8 +89,14 @@ func (p *Pool) Sources(to netip.Addr) (sources []netip.Addr, only bool) {
 // changed.
 func (p *Pool) Source() []netip.Addr { return p.settings().Source }
 
-// CongestionControl returns the algorithm of TCP connections to the backends; "" is the system's.
-func (p *Pool) CongestionControl() string { return p.settings().CongestionControl }
+// CongestionControl returns the algorithm of TCP connections to a backend at this address; "" is the system's.
+func (p *Pool) CongestionControl(to netip.Addr) string {
+	s := p.settings()
+	if s.CongestionControl == "" && to.IsLoopback() {
+		return s.LoopbackCongestionControl
+	}
+	return s.CongestionControl
+}
 
 // Secure returns what TCP connections to the backends are encrypted with; nil is nothing.
 func (p *Pool) Secure() any { return p.settings().Secure }

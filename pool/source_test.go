@@ -46,6 +46,24 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// TestLoopbackCongestionControl holds that loopback has its own algorithm only as long as none is configured.
+func TestLoopbackCongestionControl(t *testing.T) {
+	for _, test := range []struct{ configured, loopback, other string }{{"", "reno", ""}, {"cubic", "cubic", "cubic"}} {
+		p, err := New(Options{Name: "p", Algorithm: "round_robin", CongestionControl: test.configured,
+			LoopbackCongestionControl: "reno"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for to, want := range map[string]string{
+			"127.0.0.5": test.loopback, "::1": test.loopback, "10.0.0.5": test.other, "2001:db8::5": test.other,
+		} {
+			if got := p.CongestionControl(netip.MustParseAddr(to)); got != want {
+				t.Errorf("configured %q, to %s: %q, want %q", test.configured, to, got, want)
+			}
+		}
+	}
+}
+
 // TestTurn holds that a backend counts its turns.
 func TestTurn(t *testing.T) {
 	b := new(Backend)

@@ -132,6 +132,9 @@ func TestCongestionControl(t *testing.T) {
 	if usual == other {
 		t.Skip("reno is this host's default: there is no other one to be sure of")
 	}
+	if strings.HasPrefix(usual, "bbr") { // then connections over loopback have reno by default
+		usual, other = other, usual
+	}
 	backend := harness.Serve(t, harness.Echo)
 	set := []string{fmt.Sprintf("congestion_control = %q", other)}
 	w := world{Backends: []string{backend.Address()}, Listen: harness.FreeAddress(t), Listener: set, Pool: set}

@@ -50,7 +50,7 @@ backends = [
 // What scenarios ask for besides.
 func TestOwnSettings(t *testing.T) {
 	s := testSetup()
-	s.feature = feature{Proxy: true, Log: true, Fleet: true}
+	s.feature = feature{Proxy: true, Log: true, Fleet: true, Congestion: true}
 	s.etcd = netip.MustParseAddrPort("127.0.0.1:2379")
 	s.extra = netip.MustParseAddrPort("127.0.0.1:21001")
 	s.limits = limitation{ClientSessions: 4, Over: "reset"}
@@ -60,7 +60,7 @@ func TestOwnSettings(t *testing.T) {
 		has    []string
 	}{
 		{limeloadConfig, []string{
-			"]\nsend_proxy = \"v2\"\n", "[log]\nlevel = \"info\"\naccess = true\n", "client_sessions = 4\n",
+			"]\ncongestion_control = \"" + congestionControl() + "\"\nsend_proxy = \"v2\"\n", "[log]\nlevel = \"info\"\naccess = true\n", "client_sessions = 4\n",
 			"[fleet]\nname = \"bench\"\nnode = \"bench\"\nendpoints = [\"http://127.0.0.1:2379\"]\n",
 			"[listener.extra]\naddress = \"127.0.0.1:21001\"\npool = \"bench\"\n",
 		}},

@@ -61,6 +61,11 @@ func limeloadConfig(_ program, s setup) string {
 	case trafficDNSCached:
 		fmt.Fprintf(&b, "profile = \"dns\"\ncache = { max_entries = %d }\n", 10*questionCount)
 	}
+	congestion := ""
+	if s.feature.Congestion {
+		congestion = fmt.Sprintf("congestion_control = \"%s\"\n", congestionControl())
+	}
+	b.WriteString(congestion)
 	fmt.Fprintln(&b)
 	b.WriteString(limeloadLimits("bench", s))
 	if s.traffic.tls() {
@@ -70,6 +75,7 @@ func limeloadConfig(_ program, s setup) string {
 		fmt.Fprintf(&b, "[listener.extra]\naddress = \"%s\"\npool = \"bench\"\n\n", s.extra)
 	}
 	limeloadPool(&b, "bench", s.backends)
+	b.WriteString(congestion)
 	if s.feature.Proxy {
 		fmt.Fprint(&b, "send_proxy = \"v2\"\n")
 	}

@@ -102,7 +102,7 @@ func thisMachine(descriptors int) machine {
 		CPU:         cpuModel(),
 		CPUs:        runtime.NumCPU(),
 		Kernel:      readLine("/proc/sys/kernel/osrelease"),
-		Congestion:  readLine("/proc/sys/net/ipv4/tcp_congestion_control"),
+		Congestion:  congestionControl(),
 		ULP:         readLine("/proc/sys/net/ipv4/tcp_available_ulp"),
 		Go:          runtime.Version(),
 		Descriptors: descriptors,
@@ -117,6 +117,9 @@ func readLine(path string) string {
 	}
 	return strings.TrimSpace(string(b))
 }
+
+// congestionControl is the system's algorithm for TCP.
+func congestionControl() string { return readLine("/proc/sys/net/ipv4/tcp_congestion_control") }
 
 func cpuModel() string {
 	for line := range strings.Lines(readLine("/proc/cpuinfo")) {

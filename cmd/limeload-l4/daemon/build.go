@@ -26,6 +26,7 @@ func PoolOptions(c *conf.Pool) pool.Options {
 			MaxSkew: c.Rebalance.MaxSkew, Rate: c.Rebalance.Rate.Share(), MinAge: c.Rebalance.MinAge.Std(),
 		},
 		Source: c.SourceAddrs, CongestionControl: c.CongestionControl,
+		LoopbackCongestionControl: l4.LoopbackCongestionControl(),
 		Breaker: pool.BreakerOptions{
 			Failures: c.Breaker.Failures, FailureRatio: c.Breaker.FailureRatio, Window: c.Breaker.Window.Std(),
 			MinSamples: c.Breaker.MinSamples, OpenFor: c.Breaker.OpenFor.Std(), MaxOpenFor: c.Breaker.MaxOpenFor.Std(),

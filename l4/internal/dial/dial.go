@@ -52,7 +52,7 @@ func (d *Dialer) Dial(
 	if only {
 		return d.dialFrom(now, p, of, b, to.AddrPort, c, sources)
 	}
-	return d.dial(now, p, to.AddrPort, c, sock.ConnectOptions{CongestionControl: of.CongestionControl()})
+	return d.dial(now, p, to.AddrPort, c, sock.ConnectOptions{CongestionControl: of.CongestionControl(to.Addr())})
 }
 
 // dial makes a socket and connects it with these options.

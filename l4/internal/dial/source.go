@@ -37,7 +37,7 @@ func (d *Dialer) dialFrom(
 	if len(sources) == 0 {
 		return -1, sock.NoSource
 	}
-	o := sock.ConnectOptions{CongestionControl: of.CongestionControl()}
+	o := sock.ConnectOptions{CongestionControl: of.CongestionControl(to.Addr())}
 	first := int(b.Turn() % uint32(len(sources)))
 	failure, last := sock.Errno(sock.NoSource), netip.Addr{}
 	for i := range sources {

@@ -66,15 +66,34 @@ func setCongestionControl(fd int, name string) Errno {
 	return setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, text, uintptr(len(name)))
 }
 
-// resetCongestionControl gives a listening socket the system's algorithm, as that is now. If that cannot be read or
-// set, the socket keeps its own.
-func resetCongestionControl(fd int) {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
-	name := strings.TrimSpace(string(text))
-	if err != nil || name == "" {
-		return
+// LoopbackCongestionControl is the algorithm of connections over the loopback interface for which none is configured;
+// "" is the system's. It is Reno where the system's is BBR. BBR paces what it sends by timers, to keep queues in the
+// network short. Loopback has no such queue, and bulk over it costs up to twice the CPU time with BBR
+// (docs/performance.md). Every kernel has Reno and lets every process use it.
+func LoopbackCongestionControl() string {
+	if strings.HasPrefix(systemCongestionControl(), "bbr") {
+		return "reno"
 	}
-	if is, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION); err != nil || is != name {
+	return ""
+}
+
+// systemCongestionControl is the algorithm of new sockets, as the system has it now; "" if it cannot be read.
+func systemCongestionControl() string {
+	text, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	return strings.TrimSpace(string(text))
+}
+
+// resetCongestionControl gives a bound or listening socket the algorithm that it has without a configured one, as that
+// is now. If that cannot be read or set, the socket keeps its own.
+func resetCongestionControl(fd int) {
+	name := ""
+	if at, err := LocalAddr(fd); err == nil && at.Addr().IsLoopback() {
+		name = LoopbackCongestionControl()
+	}
+	if name == "" {
+		name = systemCongestionControl()
+	}
+	if name != "" && CongestionControl(fd) != name {
 		setCongestionControl(fd, name)
 	}
 }

@@ -108,14 +108,12 @@ func TestConnectAllocatesNothing(t *testing.T) {
 
 // TestListenExtras sets TCP Fast Open and an algorithm, and takes both back. Accepted sockets have the algorithm.
 func TestListenExtras(t *testing.T) {
-	usual, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer Close(usual)
-	other := "reno" // every kernel has it
-	if CongestionControl(usual) == other {
+	usual, other := systemCongestionControl(), "reno" // every kernel has it
+	if usual == other {
 		t.Skip("reno is the system's algorithm here")
+	}
+	if LoopbackCongestionControl() == other {
+		usual, other = other, usual
 	}
 	o := ListenOptions{Backlog: 77, FastOpen: true, CongestionControl: other}
 	if err := CheckListenOptions(o); err != nil {
@@ -131,7 +129,15 @@ func TestListenExtras(t *testing.T) {
 	if err := Tune(fd, o); err != nil {
 		t.Fatal(err)
 	}
-	wantExtras(t, fd, 0, CongestionControl(usual))
+	wantExtras(t, fd, 0, usual)
+	whole, err := Listen(netip.MustParseAddrPort("0.0.0.0:0"), o, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(whole)
+	if got, want := CongestionControl(whole), systemCongestionControl(); got != want {
+		t.Errorf("a socket of all interfaces has %q, want %q", got, want)
+	}
 }
 
 func wantExtras(t *testing.T, fd, queue int, algorithm string) {

@@ -27,11 +27,11 @@ func Tune(fd int, o ListenOptions) error {
 			return err
 		}
 	}
-	if o.CongestionControl == "" {
-		resetCongestionControl(fd)
-	}
 	if err := setListenOptions(fd, o); err != nil {
 		return err
+	}
+	if o.CongestionControl == "" {
+		resetCongestionControl(fd)
 	}
 	if err := unix.Listen(fd, o.Backlog); err != nil { // on a listening socket this changes only the backlog
 		return os.NewSyscallError("listen", err)

@@ -30,7 +30,7 @@ type ListenOptions struct {
 	KeepAlive   KeepAlive
 
 	FastOpen          bool   // TCP Fast Open (RFC 7413), with a queue as long as Backlog
-	CongestionControl string // the algorithm's name; "" = the system's
+	CongestionControl string // the algorithm's name; "" = the system's, or LoopbackCongestionControl
 }
 
 // Listen opens a listening TCP socket that shares its address with others of this process (SO_REUSEPORT). The kernel
@@ -54,6 +54,9 @@ func Listen(addr netip.AddrPort, o ListenOptions, first bool) (int, error) {
 func listen(fd int, o ListenOptions, first bool) error {
 	if err := setListenOptions(fd, o); err != nil {
 		return err
+	}
+	if o.CongestionControl == "" {
+		resetCongestionControl(fd)
 	}
 	if err := unix.Listen(fd, o.Backlog); err != nil {
 		return os.NewSyscallError("listen", err)

@@ -148,7 +148,7 @@ func validZone(zone string) bool {
 func validHost(host string) bool {
 	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
 	for _, l := range labels {
-		if len(l) == 0 || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, bareKeyChars) != "" {
+		if len(l) == 0 || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || !bare(l) {
 			return false
 		}
 	}

@@ -58,7 +58,7 @@ func (e *effective) table(v reflect.Value, path, header string) {
 
 // tomlPath adds a key to the header of a table.
 func tomlPath(header, key string) string {
-	if strings.Trim(key, bareKeyChars) != "" {
+	if !bare(key) {
 		key = `"` + key + `"` // names have nothing to escape
 	}
 	if header == "" {

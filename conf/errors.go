@@ -151,7 +151,7 @@ func Path(keys ...string) string {
 }
 
 func join(path, key string) string {
-	if key == "" || len(key) > maxQuoted || strings.Trim(key, bareKeyChars) != "" {
+	if key == "" || len(key) > maxQuoted || !bare(key) {
 		key = quote(key)
 	}
 	if path == "" {

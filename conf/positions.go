@@ -360,3 +360,13 @@ func (p *place) lastItem() *place {
 
 // bareKeyChars are the characters of keys without quotes (TOML 1.0, Keys).
 const bareKeyChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+// bare reports whether s, which may be empty, has no other characters than bareKeyChars.
+func bare(s string) bool {
+	for i := range len(s) {
+		if strings.IndexByte(bareKeyChars, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 const sourceNeeds = `needs an IP address of this host without a port, such as "10.0.0.5" or "2001:db8::5"`
@@ -88,7 +87,7 @@ const congestionNeeds = `needs an algorithm of the kernel, such as "bbr": up to 
 // validateCongestionControl checks the key congestion_control of the table at path. Which algorithms there are is the
 // kernel's to say.
 func validateCongestionControl(r *report, path, name string) {
-	if len(name) > maxCongestionBytes || strings.Trim(name, bareKeyChars) != "" {
+	if len(name) > maxCongestionBytes || !bare(name) {
 		r.add(join(path, "congestion_control"), Error{Found: quote(name), Allowed: congestionNeeds})
 	}
 }

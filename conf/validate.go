@@ -18,7 +18,7 @@ const nameNeeds = "needs 1 to 64 letters, digits, '_', '-' or '.'"
 // '_' and '-'.
 func validName(name string) bool {
 	return name != "" && len(name) <= maxNameBytes &&
-		strings.Trim(strings.ReplaceAll(name, ".", ""), bareKeyChars) == ""
+		bare(strings.ReplaceAll(name, ".", ""))
 }
 
 // validate reports mistakes in c beyond those of single values. It fills Listener.Binds, Listener.Mode, Backend.Addr,

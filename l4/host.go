@@ -17,6 +17,10 @@ func CheckCongestionControl(name string) error { return sock.CheckCongestionCont
 // loopback addresses have it by themselves.
 func LoopbackCongestionControl() string { return sock.LoopbackCongestionControl() }
 
+// GiveWay has loops interrupt the calling goroutine whenever they have something to do, for work that takes long, such as
+// reading a configuration. restore ends it, and is called by the same goroutine. It does nothing before Linux 6.12.
+func GiveWay() (restore func()) { return sock.GiveWay() }
+
 // FastOpenAllowed reports whether net.ipv4.tcp_fastopen lets listeners use TCP Fast Open, and its value, which may be
 // "" if it cannot be read.
 func FastOpenAllowed() (allowed bool, value string) { return sock.FastOpenAllowed() }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/limeload/limeload-l4/cmd/limeload-l4/admin"
 	"github.com/limeload/limeload-l4/conf"
+	"github.com/limeload/limeload-l4/l4"
 )
 
 // accessPaths returns the paths of all files of prefixes that a configuration names.
@@ -31,6 +32,7 @@ func (d *Daemon) reloadAccess(ctx context.Context, last bool) (good bool) {
 		return true
 	}
 	defer giveBack()
+	defer l4.GiveWay()()
 	cfg, in := d.config(), d.accessNow()
 	r := newAccessReader(cfg, in, newFiles(cfg.File))
 	next := maps.Clone(in)

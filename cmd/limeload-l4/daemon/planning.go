@@ -30,6 +30,7 @@ func (d *Daemon) Plan(ctx context.Context, c *admin.Configuration) (admin.Plan, 
 	defer cancel()
 	ctx, stop := d.life.untilEnd(ctx)
 	defer stop()
+	defer l4.GiveWay()()
 	own := d.config().File
 	cfg, err := d.readPlanned(ctx, c)
 	if err != nil {

@@ -28,6 +28,7 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
 		return admin.Reloaded{}, err
 	}
 	defer giveBack()
+	defer l4.GiveWay()()
 	began := time.Now()
 	d.notify.reloading()
 	plan, err := d.reload(ctx)

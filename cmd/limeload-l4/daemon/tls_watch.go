@@ -46,6 +46,7 @@ func (d *Daemon) reloadTLS(ctx context.Context, last bool) (good bool) {
 		return true
 	}
 	defer giveBack()
+	defer l4.GiveWay()()
 	cfg, in := d.config(), d.securedNow()
 	t := &tlsReload{daemon: d, cfg: cfg, from: newFiles(cfg.File), last: last}
 	for i := range cfg.Listeners {

@@ -10,7 +10,7 @@ type bar struct {
 	work     string
 	scenario string
 	figure   barFigure
-	atMost   float64  // ratio to the best of the rivals in the same round, median over the rounds
+	atMost   float64  // median over the rounds of the ratio to a rival in the same round, for each rival
 	absolute float64  // and its own figure; 0 for no such bar
 	rivals   []string // by contender
 	kernel   bool     // the bar is for sessions whose TLS the kernel does
@@ -107,8 +107,9 @@ type barResult struct {
 	AtMost   float64            `json:"at_most"`
 	Absolute float64            `json:"absolute_at_most,omitempty"`
 	Rivals   []string           `json:"rivals"`
-	Values   map[string]float64 `json:"values"` // medians, by contender
-	Rounds   int                `json:"rounds"` // that have a ratio
+	Values   map[string]float64 `json:"values"`           // medians, by contender
+	Better   string             `json:"better,omitempty"` // the rival that the ratio is to
+	Rounds   int                `json:"rounds"`           // that have a ratio
 	Ratio    *float64           `json:"ratio,omitempty"`
 	Least    float64            `json:"least_ratio,omitempty"` // of the rounds
 	Most     float64            `json:"most_ratio,omitempty"`
@@ -144,32 +145,22 @@ func judge(summaries []summary, all []measurement, m machine) []barResult {
 				r.Values[name] = v
 			}
 		}
-		values := roundValues(ours, b.figure.of)
-		var rivals [][]roundValue
 		for _, name := range b.rivals {
 			theirs := roundValues(byContender[name], b.figure.of)
 			if len(theirs) == 0 {
 				r.Missing = append(r.Missing, name)
 				continue
 			}
-			rivals = append(rivals, theirs)
-			values = inRoundsOf(values, theirs) // the better of them is not known where one has failed
+			ratios := ratiosToBest(roundValues(ours, b.figure.of), [][]roundValue{theirs}, true)
+			if ratio, ok := median(ratios); ok && (r.Ratio == nil || ratio > *r.Ratio) {
+				r.Better, r.Ratio = name, &ratio
+				r.Rounds, r.Least, r.Most = len(ratios), slices.Min(ratios), slices.Max(ratios)
+			}
 		}
-		ratios := ratiosToBest(values, rivals, true)
-		if ratio, ok := median(ratios); ok {
-			r.Rounds, r.Ratio, r.Least, r.Most = len(ratios), &ratio, slices.Min(ratios), slices.Max(ratios)
-			r.Met = ratio <= b.atMost && (b.absolute == 0 || r.Values["limeload-l4"] <= b.absolute)
-		}
+		r.Met = r.Ratio != nil && *r.Ratio <= b.atMost && (b.absolute == 0 || r.Values["limeload-l4"] <= b.absolute)
 		out = append(out, r)
 	}
 	return out
-}
-
-// inRoundsOf returns the values of rounds in which the others have one, too.
-func inRoundsOf(values, others []roundValue) []roundValue {
-	return slices.DeleteFunc(slices.Clone(values), func(v roundValue) bool {
-		return !slices.ContainsFunc(others, func(o roundValue) bool { return o.round == v.round })
-	})
 }
 
 // verdict says whether the bar is met.

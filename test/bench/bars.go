@@ -181,32 +181,47 @@ func (r barResult) verdict() string {
 	return text
 }
 
+// title says which figure of which unit of work the result is about.
+func (r barResult) title() string {
+	if r.Figure == figureCPU {
+		return string(r.Figure) + " per " + r.Unit
+	}
+	return string(r.Figure)
+}
+
+// value is a contender's median, as text; "" if it has none.
+func (r barResult) value(contender string) string {
+	if v, ok := r.Values[contender]; ok {
+		return r.Figure.format(v)
+	}
+	return ""
+}
+
+// valueSheet returns a table of what everybody needs, without the bars.
+func valueSheet(bs []barResult) sheet {
+	s := sheet{titles: []string{"work", "figure", "limeload-l4", "HAProxy", "nginx", "dnsdist", "ratio"}}
+	for _, r := range bs {
+		s.row(r.Work, r.title(), r.value("limeload-l4"), r.value("haproxy"), r.value("nginx"), r.value("dnsdist"),
+			formatRatio(r.Ratio))
+	}
+	return s
+}
+
 // barSheet returns the table of bars.
 func barSheet(bs []barResult) sheet {
 	s := sheet{titles: []string{"work", "scenario", "figure", "limeload-l4", "HAProxy", "nginx", "dnsdist", "ratio",
 		"in rounds", "bar", ""}}
 	for _, r := range bs {
-		cell := func(name string) string {
-			v, ok := r.Values[name]
-			if !ok {
-				return ""
-			}
-			return r.Figure.format(v)
-		}
 		limit := formatTimes(r.AtMost)
 		if r.Absolute > 0 {
 			limit += " and " + r.Figure.format(r.Absolute)
-		}
-		figure := string(r.Figure)
-		if r.Figure == figureCPU {
-			figure += " per " + r.Unit
 		}
 		spread := ""
 		if r.Ratio != nil {
 			spread = formatTimes(r.Least) + " to " + formatTimes(r.Most)
 		}
-		s.row(r.Work, r.Scenario, figure, cell("limeload-l4"), cell("haproxy"), cell("nginx"), cell("dnsdist"),
-			formatRatio(r.Ratio), spread, limit, r.verdict())
+		s.row(r.Work, r.Scenario, r.title(), r.value("limeload-l4"), r.value("haproxy"), r.value("nginx"),
+			r.value("dnsdist"), formatRatio(r.Ratio), spread, limit, r.verdict())
 	}
 	return s
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/limeload/limeload-l4/test/bench/chart"
 )
 
-// A plotter draws what a report has measured, and writes its tables into a page.
+// A plotter draws what a report has measured, and writes its tables into two pages.
 type plotter struct {
-	json, page, plots string // file, file and folder
+	json, page, readme, plots string // the last one is a folder
 }
 
 // parsePlot reads the arguments of `bench plot`. It prints mistakes to stderr.
@@ -29,6 +29,7 @@ func parsePlot(args []string, stderr io.Writer) (plotter, error) {
 	fs.StringVar(&p.json, "json", "build/bench.json", "the `file` that a run has written with -json")
 	fs.StringVar(&p.page, "page", "docs/performance.md",
 		"the `file` whose tables are written anew, between its markers")
+	fs.StringVar(&p.readme, "readme", "README.md", "the `file` that has the most important ones, between markers, too")
 	fs.StringVar(&p.plots, "plots", "docs/plots", "the `folder` of the plots")
 	err := fs.Parse(args)
 	if err == nil && fs.NArg() > 0 {
@@ -45,23 +46,14 @@ func (p plotter) run(stdout io.Writer) error {
 		return err
 	}
 	r.conclude() // the bars may have changed since
-	page, err := os.ReadFile(p.page)
-	if err != nil {
-		return err
-	}
 	plots, err := relative(filepath.Dir(p.page), p.plots)
 	if err != nil {
 		return err
 	}
-	text := string(page)
-	var errs []error
-	for name, section := range r.sections(filepath.ToSlash(plots)) {
-		var err error
-		text, err = fill(text, name, section)
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("%s: %w", p.page, err)
+	page, pageErr := filled(p.page, r.sections(filepath.ToSlash(plots)))
+	readme, readmeErr := filled(p.readme, map[string]string{"summary": r.summarySection()})
+	if err := errors.Join(pageErr, readmeErr); err != nil {
+		return err
 	}
 	files := r.drawings()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -71,11 +63,30 @@ func (p plotter) run(stdout io.Writer) error {
 		}
 		fmt.Fprintln(stdout, file)
 	}
-	if err := os.WriteFile(p.page, []byte(text), 0o644); err != nil {
+	if err := errors.Join(os.WriteFile(p.page, page, 0o644), os.WriteFile(p.readme, readme, 0o644)); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(stdout, p.page)
+	_, err = fmt.Fprintf(stdout, "%s\n%s\n", p.page, p.readme)
 	return err
+}
+
+// filled returns a file with other texts between the markers of these sections.
+func filled(file string, sections map[string]string) ([]byte, error) {
+	page, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	text := string(page)
+	var errs []error
+	for name, section := range sections {
+		var err error
+		text, err = fill(text, name, section)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return []byte(text), nil
 }
 
 // relative returns the path of a folder as seen from another one.
@@ -132,6 +143,18 @@ func (r report) barSection(plots string) string {
 	}
 	return fmt.Sprintf("%d of %d bars are met.\n\n![Ratios and bars](%s/%s)\n\n%s", met, len(r.Bars), plots, barsFile,
 		barSheet(r.Bars).markdown())
+}
+
+// summaryScenarios are the bars whose figures the README has.
+var summaryScenarios = []string{
+	"request64", "redis-get", "pgbench-select", "connect", "bulk1-in", "bulk1-out", "bulk8-in", "bulk8-out", "idle",
+	"tls-handshake-ecdsa", "tls-bulk4-out", "tls-request64", "dns-single", "dns-cached", "trains-in", "trains-out",
+}
+
+func (r report) summarySection() string {
+	return orNothing(valueSheet(slices.DeleteFunc(slices.Clone(r.Bars), func(b barResult) bool {
+		return !slices.Contains(summaryScenarios, b.Scenario)
+	})))
 }
 
 func (r report) growthSection(plots string) string {

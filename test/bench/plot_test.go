@@ -32,8 +32,13 @@ func TestPlot(t *testing.T) {
 	r.Contenders[0].Config = "key = \"/tmp/limeload-bench-123/limeload-l4-456/x.key\""
 	r.Contenders[0].OwnConfigs = map[string]string{"refused": "limits"}
 	page, json := filepath.Join(dir, "performance.md"), filepath.Join(dir, "bench.json")
-	if err := os.WriteFile(page, []byte(emptyPage), 0o600); err != nil {
-		t.Fatal(err)
+	readme := filepath.Join(dir, "README.md")
+	for file, text := range map[string]string{
+		page: emptyPage, readme: "Cost:\n<!-- bench: summary -->\n<!-- bench: end -->\n",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := r.writeJSON(json); err != nil {
 		t.Fatal(err)
@@ -45,7 +50,7 @@ func TestPlot(t *testing.T) {
 	var texts []string
 	for range 2 {
 		var stdout, stderr strings.Builder
-		args := []string{"plot", "-json", json, "-page", page, "-plots", plots}
+		args := []string{"plot", "-json", json, "-page", page, "-readme", readme, "-plots", plots}
 		if code := run(t.Context(), args, nil, &stdout, &stderr); code != exitDone {
 			t.Fatalf("exit code %d: %s", code, stderr.String())
 		}
@@ -53,7 +58,17 @@ func TestPlot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		texts = append(texts, string(text))
+		short, err := os.ReadFile(readme)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := "| connect, one request, close | CPU time per connection | 2us |"; !strings.Contains(string(short), want) {
+			t.Errorf("no %q in\n%s", want, short)
+		}
+		if !strings.HasPrefix(string(short), "Cost:\n") || strings.Contains(string(short), "reload") {
+			t.Errorf("more is written than asked for: %s", short)
+		}
+		texts = append(texts, string(text)+string(short))
 		for _, file := range []string{"bench-bars.svg", "bench-loops.svg"} {
 			if !strings.Contains(stdout.String(), filepath.Join(plots, file)) {
 				t.Errorf("%s is not in what it says: %q", file, stdout.String())

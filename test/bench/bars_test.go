@@ -80,7 +80,7 @@ func TestJudge(t *testing.T) {
 		return out
 	}
 	want := []line{
-		{"connect", "0.80", "met", 3}, // to HAProxy; 0.70 to nginx, whichever was luckier in a round
+		{"connect", "0.80", "met", 3},                // to HAProxy; 0.70 to nginx, whichever was luckier in a round
 		{"idle", "0.10", "missed, without nginx", 1}, // more than 512 B
 		{"tls-request64", "0.95", "missed, without kernel TLS, without HAProxy", 1},
 		{"dns-cached", "-", "no rival", 0},

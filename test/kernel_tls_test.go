@@ -107,7 +107,7 @@ func spliced(t *testing.T, w *kernelWorld) {
 		}
 		return nil
 	})
-	const size = 2 << 20
+	const size = 4 << 20
 	w.tradeBothWays(t, s, size)
 	strace.Signal(t, os.Interrupt)
 	strace.Wait(t)
@@ -118,7 +118,9 @@ func spliced(t *testing.T, w *kernelWorld) {
 			moved += n
 		}
 	}
-	if moved < 2*size { // of four, since each byte is spliced into a pipe and out of it
+	// Each byte is spliced into a pipe and out of it, 16 MiB if all are. While a sender is slower than the balancer, its
+	// bytes are copied, as without TLS, and in an emulated machine that may be most of the time.
+	if moved < 1<<20 {
 		t.Errorf("%d bytes went by splice, of a transfer of %d each way", moved, size)
 	}
 	t.Logf("%d bytes went by splice, of a transfer of %d each way", moved, size)

@@ -20,8 +20,8 @@ const logFlushTimeout = time.Second
 // making progress.
 const logPiece = 32 << 10
 
-// logPause is how long the lines behind a write are gathered for the next one. To wake a writer for each session's line
-// costs half of what the session does.
+// logPause is the least time between two writes, in which lines are gathered. A write for each session's line would cost
+// a sixth of what the session does.
 const logPause = 5 * time.Millisecond
 
 // A logWriter accepts log lines from any goroutine without ever blocking, and writes them from its own goroutine, many
@@ -83,8 +83,12 @@ func (w *logWriter) run() {
 	defer close(w.done)
 	var spare []byte
 	var reported uint64 // how many drops have been logged
+	var last time.Time  // when something was written
 	for open := true; open; {
 		_, open = <-w.wake
+		if pause := logPause - time.Since(last); pause > 0 {
+			time.Sleep(pause)
+		}
 		w.mu.Lock()
 		lines, dropped := w.queue, w.dropped.Load()
 		w.queue = spare[:0]
@@ -102,8 +106,7 @@ func (w *logWriter) run() {
 				dropped-reported, time.Now().Format(logTimeFormat)))
 			reported = dropped
 		}
-		spare = lines
-		time.Sleep(logPause)
+		spare, last = lines, time.Now()
 	}
 }
 

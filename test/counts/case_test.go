@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -60,7 +61,7 @@ func streamWorks() []work {
 			config: only("max_sessions = 1\n[listener.main.limits]\nover_limit = \"drop\"\n"),
 		},
 		{
-			name: "connection-log", title: "a connection with an access line", open: connections,
+			name: "connection-log", title: "a connection with an access line", open: spaced,
 			config: map[string]string{limeload: strings.Replace(limeloadOf("tcp", "", ""), quiet, accessLog, 1)},
 		},
 		{
@@ -174,6 +175,15 @@ func requests(w *world) func() {
 }
 
 func connections(w *world) func() { return func() { w.connection(0) } }
+
+// spaced leaves time between connections, so that each line is written by itself: those within a few milliseconds are
+// written together.
+func spaced(w *world) func() {
+	return func() {
+		time.Sleep(10 * time.Millisecond)
+		w.connection(0)
+	}
+}
 
 // proxyHeader is the length of a PROXY header of version 2 for IPv4 (PROXY protocol, 2.2).
 const proxyHeader = 28

@@ -52,7 +52,9 @@ const tableHead = "## System calls per request and per connection\n\n" +
 	"The units are done one after the other, and each step only when the balancer sleeps again. So nothing is batched, " +
 	"and each event needs a wait of its own. Under load waits are shared (0.04 for each request on 64 busy " +
 	"connections); the other calls stay the same. A wait counts if it brings an event. Calls of the memory allocator, " +
-	"of timers and of the scheduler (futex) do not count. Objects are allocations on limeload-l4's heap.\n\n" +
+	"of timers and of the scheduler (futex) do not count. Objects are allocations on limeload-l4's heap. " +
+	"One setsockopt of each connection gives its backend's side Reno, since this is loopback and the system's algorithm " +
+	"is BBR; elsewhere there is none.\n\n" +
 	"HAProxy is %s and nginx %s of Debian. Their configurations, and what exactly a unit is, are in `test/counts`. " +
 	"A dash: the program does not do this, or not like this. `make bench-check` counts limeload-l4's column anew and " +
 	"fails if a number has grown; `" + howToUpdate + "` writes the table.\n\n" +

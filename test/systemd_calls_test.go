@@ -64,7 +64,7 @@ func TestSystemdSystemCalls(t *testing.T) {
 	t.Parallel()
 	allowed := allowedCalls(t, packaged(t, unitName))
 	for call, expected := range map[string]bool{"epoll_pwait": true, "splice": true, "mount": false, "bpf": false,
-		"sched_setaffinity": false} {
+		"sched_setaffinity": false, "sched_setattr": true, "setpriority": true} {
 		if allowed[call] != expected {
 			t.Fatalf("the unit allows %s: %v, expected %v", call, allowed[call], expected)
 		}
@@ -85,6 +85,8 @@ func TestSystemdSystemCalls(t *testing.T) {
 	c := harness.Dial(t, w.Listen)
 	check(t, harness.PingPong(c, 8, 256<<10)) // enough to be spliced
 	n.Signal(t, syscall.SIGHUP)
+	n.wait(t, "RELOADING", "1")
+	n.ready(t)
 	check(t, c.Close())
 	n.Signal(t, syscall.SIGTERM)
 	if code := n.Wait(t); code != 0 {

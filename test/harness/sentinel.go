@@ -19,7 +19,7 @@ type Sentinel struct {
 }
 
 // SentinelConfig returns the configuration of a Sentinel that watches a master, whose failover needs two Sentinels. A
-// master that is silent for a second is down. More lines follow.
+// master that is silent for two seconds is down. More lines follow.
 func SentinelConfig(t testing.TB, master string, more ...string) []string {
 	t.Helper()
 	host, port, err := net.SplitHostPort(master)
@@ -28,7 +28,8 @@ func SentinelConfig(t testing.TB, master string, more ...string) []string {
 	}
 	return append([]string{
 		fmt.Sprintf("sentinel monitor %s %s %s 2", SentinelMaster, host, port),
-		"sentinel down-after-milliseconds " + SentinelMaster + " 1000",
+		// Sentinels ping every second. With less than two, one that has just learned of a new master may call that down.
+		"sentinel down-after-milliseconds " + SentinelMaster + " 2000",
 		"sentinel failover-timeout " + SentinelMaster + " 2000", // two failovers are at least twice that apart
 		"sentinel parallel-syncs " + SentinelMaster + " 10",
 	}, more...)

@@ -382,6 +382,7 @@ func TestSlowRefused(t *testing.T) {
 			began := time.Now()
 			for {
 				check(t, dialAndPing(elsewhere))
+				time.Sleep(100 * time.Millisecond) // its own session is over, too
 				left := len(b.Descriptors(t).Sockets) - sockets
 				if left <= 0 {
 					break
@@ -390,7 +391,6 @@ func TestSlowRefused(t *testing.T) {
 					t.Fatalf("%d refused clients are still there", left)
 				}
 				slow.dribble()
-				time.Sleep(100 * time.Millisecond)
 			}
 			took := time.Since(began)
 			t.Logf("the last one was gone after %v", took)

@@ -60,7 +60,8 @@ func TestOwnSettings(t *testing.T) {
 		has    []string
 	}{
 		{limeloadConfig, []string{
-			"]\ncongestion_control = \"" + congestionControl() + "\"\nsend_proxy = \"v2\"\n", "[log]\nlevel = \"info\"\naccess = true\n", "client_sessions = 4\n",
+			"]\ncongestion_control = \"" + congestionControl() + "\"\nsend_proxy = \"v2\"\n",
+			"[log]\nlevel = \"info\"\naccess = true\n", "client_sessions = 4\n",
 			"[fleet]\nname = \"bench\"\nnode = \"bench\"\nendpoints = [\"http://127.0.0.1:2379\"]\n",
 			"[listener.extra]\naddress = \"127.0.0.1:21001\"\npool = \"bench\"\n",
 		}},

@@ -39,8 +39,8 @@ func GiveWay() (restore func()) {
 	}
 	return func() {
 		a.Runtime = before
-		if unix.SchedSetAttr(0, a, 0) == nil {
+		if unix.SchedSetAttr(0, a, 0) == nil { // or else the thread ends with the goroutine
 			runtime.UnlockOSThread()
-		} // or else the thread ends with the goroutine
+		}
 	}
 }
